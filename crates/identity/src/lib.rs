@@ -1,0 +1,1 @@
+//! Who owns a socket: process, user, service, container, modules

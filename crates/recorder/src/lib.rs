@@ -1,0 +1,1 @@
+//! From sensor to log sets

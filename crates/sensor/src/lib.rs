@@ -25,6 +25,10 @@ use event::{Action, Attribution, BootTime, Cookie, Degradation, Engine, ProcessK
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub use crate::linux::fuzzing;
+#[cfg(target_os = "linux")]
+pub use crate::linux::{Options, open, record, snapshot};
 
 /// A source of observations that is attached and running.
 pub struct Sensor {
@@ -61,6 +65,12 @@ pub trait Inspector: Send {
     /// entered while it ran on the same CPU): a further loss.
     fn unnumbered(&mut self) -> Result<u64, Error>;
 
+    /// Observations about processes that found no room: the owner of a socket
+    /// may lack its name because of it.
+    fn processes_lost(&mut self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
     /// Stops the production of observations; those already made can still be
     /// read from the stream.
     fn detach(&mut self);
@@ -92,9 +102,6 @@ pub enum Observation {
         /// Its path below the root of the hierarchy.
         path: String,
     },
-    /// Observations about processes were lost (how many); about sockets, the
-    /// sequence numbers tell.
-    ProcessesLost(u64),
 }
 
 /// Something happened to a socket.
@@ -108,7 +115,9 @@ pub struct SocketObservation {
     pub sequence: u64,
     /// What happened.
     pub action: Action,
-    /// The socket after it happened.
+    /// The socket after it happened. Where it connects or listens without
+    /// having been bound, its local port is 0: the kernel chooses one just
+    /// after, and what comes next about the socket has it.
     pub socket: Socket,
     /// How the owner is known.
     pub attribution: Attribution,
@@ -167,6 +176,9 @@ pub struct FoundSocket {
     /// The processes that hold it, the likely owner first. Empty if nobody
     /// was found (TIME_WAIT, not yet accepted, or not permitted to look).
     pub holders: Vec<u32>,
+    /// The likely owner as the kernel keeps it, where the engine can tell; it
+    /// is among the holders.
+    pub owner: Option<ProcessKey>,
     /// The user ID that the socket belongs to.
     pub uid: Option<u32>,
 }

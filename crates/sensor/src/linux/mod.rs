@@ -1,1 +1,80 @@
 //! The engines of Linux.
+
+mod btf;
+mod changes;
+mod ebpf;
+pub mod fuzzing;
+mod holders;
+mod netlink;
+mod netns;
+mod polling;
+mod procfs;
+mod snapshot;
+mod sock_diag;
+mod task_file;
+
+use std::time::Duration;
+
+use event::{Degradation, Engine};
+
+pub use self::ebpf::record;
+pub use self::snapshot::snapshot;
+use crate::{Error, Sensor};
+
+/// How a sensor is to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The engine to use; none: the best that works.
+    pub engine: Option<Engine>,
+    /// The size of the ring buffer between the kernel and us, in bytes; a power
+    /// of two and a multiple of the page size. Only the engine `ebpf` has one.
+    pub ring_bytes: u32,
+    /// How often the engines without a part in the kernel look.
+    pub interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            engine: None,
+            ring_bytes: 8 << 20,
+            interval: Duration::from_millis(250),
+        }
+    }
+}
+
+/// Opens the engine that is asked for, or the best that works. An engine that
+/// is better than the one in use is a [`Degradation`] that says why it is not
+/// used and what would help.
+pub fn open(options: &Options) -> Result<Sensor, Error> {
+    match options.engine {
+        Some(Engine::Ebpf) => ebpf::open(options.ring_bytes),
+        Some(engine) => polling::polling(engine, options.interval),
+        None => {
+            let reason = match ebpf::open(options.ring_bytes) {
+                Ok(sensor) => return Ok(sensor),
+                Err(reason) => reason,
+            };
+            let mut sensor = polling::polling(Engine::SockDiag, options.interval)
+                .or_else(|_| polling::polling(Engine::Proc, options.interval))?;
+            sensor.degradations.insert(0, instead_of_ebpf(&reason));
+            Ok(sensor)
+        }
+    }
+}
+
+fn instead_of_ebpf(reason: &Error) -> Degradation {
+    let why = match reason {
+        Error::Unavailable { reason, .. } => reason.clone(),
+        other => ebpf::explain(other),
+    };
+    Degradation {
+        what: "engine ebpf".to_owned(),
+        why,
+        consequence: "events are found by looking again and again; what lives shorter than the \
+                      interval is missed"
+            .to_owned(),
+        remedy: (!rustix::process::geteuid().is_root())
+            .then(|| "run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".to_owned()),
+    }
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/*
+ * What the kernel side hands to the user side: the layout of each record in
+ * the ring buffer and of each row of the iterator.
+ *
+ * The Rust mirror is crates/sensor/src/linux/ebpf/record.rs; the list of
+ * offsets at the end binds the two together.
+ *
+ * All numbers are in host byte order, addresses in network byte order. A v4
+ * address fills the first four bytes. Times are nanoseconds since boot with
+ * suspend included (CLOCK_BOOTTIME).
+ */
+#ifndef PORT_REPORTER_RECORDS_H
+#define PORT_REPORTER_RECORDS_H
+
+enum record_kind {
+	RECORD_SOCKET = 1,
+	RECORD_OWNER = 2,
+	RECORD_EXEC = 3,
+	RECORD_FORK = 4,
+	RECORD_EXIT = 5,
+	RECORD_CGROUP = 6,
+};
+
+/* What happened to a socket. */
+enum socket_action {
+	ACTION_LISTEN = 1,
+	ACTION_BIND = 2,
+	ACTION_CONNECT = 3,
+	ACTION_ACCEPT = 4,
+	ACTION_ESTABLISHED = 5,
+	ACTION_STATE = 6,
+	ACTION_CLOSE = 7,
+};
+
+/* How the owner is known. */
+enum attribution {
+	OWNER_UNKNOWN = 0,
+	OWNER_CREATOR = 1,
+	OWNER_INHERITED = 2,
+	OWNER_SNAPSHOT = 3,
+};
+
+/* socket_record.flags */
+enum socket_flag {
+	FLAG_COUNTED = 1,	/* bytes_sent and bytes_received are known */
+};
+
+struct record_header {
+	__u64 at;
+	__u32 kind;		/* enum record_kind */
+	__u32 cpu;
+};
+
+struct process_key {
+	__u64 start;		/* start_boottime of the thread group leader */
+	__u32 pid;		/* thread group, initial PID namespace; 0: unknown */
+	__u32 uid;		/* effective */
+};
+
+struct socket_record {
+	struct record_header header;
+	__u64 sequence;		/* of socket records on this CPU, without holes */
+	__u64 cookie;
+	struct process_key owner;
+	__u64 since;		/* when the socket came into use; 0: unknown */
+	__u64 bytes_sent;
+	__u64 bytes_received;
+	__u32 netns;		/* inode number; 0: unknown */
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 action;		/* enum socket_action */
+	__u8 attribution;	/* enum attribution */
+	__u8 protocol;		/* IPPROTO_TCP or IPPROTO_UDP */
+	__u8 family;		/* AF_INET or AF_INET6 */
+	__u8 old_state;		/* include/net/tcp_states.h; 0: none */
+	__u8 state;
+	__u16 error;		/* sk_err when the socket closed */
+	__u8 flags;		/* enum socket_flag */
+	__u8 padding[7];
+	__u8 local_ip[16];
+	__u8 remote_ip[16];
+};
+
+/* The process that accepted a connection. */
+struct owner_record {
+	struct record_header header;
+	__u64 cookie;
+	struct process_key owner;
+};
+
+struct fork_record {
+	struct record_header header;
+	struct process_key parent;
+	struct process_key child;
+};
+
+struct exit_record {
+	struct record_header header;
+	struct process_key process;
+};
+
+#define EXEC_ARGUMENTS 2048
+#define EXEC_PATH 3072
+#define EXEC_DATA (EXEC_ARGUMENTS + EXEC_PATH)
+
+/*
+ * Followed in data[] by path_length bytes of path: its components from the
+ * last to the first, each ended by a NUL; then by arguments_length bytes of
+ * arguments, each ended by a NUL.
+ */
+struct exec_record {
+	struct record_header header;
+	struct process_key process;
+	__u64 cgroup;		/* number of its group in cgroup2 */
+	__u32 parent;
+	__u16 path_length;	/* 0: the path could not be read */
+	__u16 arguments_length;
+	__u8 path_cut;		/* the path had more components than fit */
+	__u8 arguments_cut;	/* there were more arguments than fit */
+	__u8 padding[6];
+	char comm[16];
+	char data[EXEC_DATA];
+};
+
+#define CGROUP_PATH 1024
+
+struct cgroup_record {
+	struct record_header header;
+	__u64 id;
+	char path[CGROUP_PATH];	/* ended by a NUL */
+};
+
+/* One row of the snapshot: a file descriptor that is a socket with a port. */
+struct snapshot_row {
+	__u64 cookie;
+	__u64 start;		/* of the process, as in process_key */
+	__u32 pid;
+	__u32 uid;		/* that the socket belongs to */
+	__u32 netns;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 family;
+	__u8 state;
+	__u8 padding[5];
+	__u8 local_ip[16];
+	__u8 remote_ip[16];
+};
+
+/* Keys of the array "fired": which programs have run at least once. */
+enum hook {
+	HOOK_TCP_STATE,
+	HOOK_TCP_NESTED,
+	HOOK_UDP_BIND4,
+	HOOK_UDP_BIND6,
+	HOOK_UDP_SEND4,
+	HOOK_UDP_SEND6,
+	HOOK_UDP_CONNECT4,
+	HOOK_UDP_CONNECT6,
+	HOOK_SOCKET_RELEASE,
+	HOOK_TCP_ACCEPT4,
+	HOOK_TCP_ACCEPT6,
+	HOOK_SEND,
+	HOOK_EXEC,
+	HOOK_FORK,
+	HOOK_EXIT,
+	HOOK_CGROUP,
+	HOOKS,
+};
+
+/* Keys of the per-CPU array "counters". */
+enum counter {
+	COUNTER_SOCKETS,	/* socket records made: the next sequence number */
+	COUNTER_PROCESSES_LOST,	/* records about processes that found no room */
+	COUNTER_NESTED,		/* changes seen while tcp_state was interrupted */
+	COUNTERS,
+};
+
+/*
+ * The offsets, checked by the C compiler here and by the tests of record.rs,
+ * which read these very lines.
+ */
+#define OFFSET(record, member, offset) \
+	_Static_assert(__builtin_offsetof(struct record, member) == offset, #record "." #member)
+#define SIZE(record, size) _Static_assert(sizeof(struct record) == size, #record)
+
+OFFSET(record_header, at, 0);
+OFFSET(record_header, kind, 8);
+OFFSET(record_header, cpu, 12);
+OFFSET(process_key, start, 0);
+OFFSET(process_key, pid, 8);
+OFFSET(process_key, uid, 12);
+OFFSET(socket_record, sequence, 16);
+OFFSET(socket_record, cookie, 24);
+OFFSET(socket_record, owner, 32);
+OFFSET(socket_record, since, 48);
+OFFSET(socket_record, bytes_sent, 56);
+OFFSET(socket_record, bytes_received, 64);
+OFFSET(socket_record, netns, 72);
+OFFSET(socket_record, local_port, 76);
+OFFSET(socket_record, remote_port, 78);
+OFFSET(socket_record, action, 80);
+OFFSET(socket_record, attribution, 81);
+OFFSET(socket_record, protocol, 82);
+OFFSET(socket_record, family, 83);
+OFFSET(socket_record, old_state, 84);
+OFFSET(socket_record, state, 85);
+OFFSET(socket_record, error, 86);
+OFFSET(socket_record, flags, 88);
+OFFSET(socket_record, local_ip, 96);
+OFFSET(socket_record, remote_ip, 112);
+OFFSET(owner_record, cookie, 16);
+OFFSET(owner_record, owner, 24);
+OFFSET(fork_record, parent, 16);
+OFFSET(fork_record, child, 32);
+OFFSET(exit_record, process, 16);
+OFFSET(exec_record, process, 16);
+OFFSET(exec_record, cgroup, 32);
+OFFSET(exec_record, parent, 40);
+OFFSET(exec_record, path_length, 44);
+OFFSET(exec_record, arguments_length, 46);
+OFFSET(exec_record, path_cut, 48);
+OFFSET(exec_record, arguments_cut, 49);
+OFFSET(exec_record, comm, 56);
+OFFSET(exec_record, data, 72);
+OFFSET(cgroup_record, id, 16);
+OFFSET(cgroup_record, path, 24);
+OFFSET(snapshot_row, cookie, 0);
+OFFSET(snapshot_row, start, 8);
+OFFSET(snapshot_row, pid, 16);
+OFFSET(snapshot_row, uid, 20);
+OFFSET(snapshot_row, netns, 24);
+OFFSET(snapshot_row, local_port, 28);
+OFFSET(snapshot_row, remote_port, 30);
+OFFSET(snapshot_row, protocol, 32);
+OFFSET(snapshot_row, family, 33);
+OFFSET(snapshot_row, state, 34);
+OFFSET(snapshot_row, local_ip, 40);
+OFFSET(snapshot_row, remote_ip, 56);
+SIZE(socket_record, 128);
+SIZE(owner_record, 40);
+SIZE(fork_record, 48);
+SIZE(exit_record, 32);
+SIZE(snapshot_row, 72);
+
+#endif

@@ -1,0 +1,214 @@
+//! The engine `ebpf`: programs in the kernel report each event.
+//!
+//! The kernel side is `bpf/port_reporter.bpf.c`, compiled once, committed, and
+//! embedded here, so that nobody needs clang to build or to run this. Loading
+//! goes: maps and programs, hooks one by one ([`hooks`]), a proof that each
+//! fires ([`prove`]); from the first attached hook on, events gather in the
+//! ring and wait for the [`stream`]. The [`inspector`] walks the descriptors of
+//! all processes in the kernel and reads the counters.
+
+mod hooks;
+mod inspector;
+mod prove;
+pub mod record;
+mod ring;
+mod stream;
+
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use aya::maps::{Array, Map, MapData};
+use aya::programs::Iter;
+use aya::{Btf, Ebpf, EbpfLoader};
+use event::{Degradation, Engine};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::{Error, Sensor};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../bpf/port_reporter.bpf.o");
+
+/// Loads the programs, attaches and proves the hooks.
+///
+/// `ring_bytes` is the size of the ring buffer, a power of two and a multiple
+/// of the page size.
+pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
+    // Kernels before 5.11 count maps against this limit.
+    let _ = setrlimit(
+        Resource::Memlock,
+        Rlimit {
+            current: None,
+            maximum: None,
+        },
+    );
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(unavailable(
+            "the kernel does not describe its types (/sys/kernel/btf/vmlinux is missing); \
+             boot a kernel built with CONFIG_DEBUG_INFO_BTF",
+        ));
+    }
+    let btf = Btf::from_sys_fs().map_err(|error| unavailable(&explain(&error)))?;
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        .map_max_entries("ring", ring_bytes)
+        .load(OBJECT)
+        .map_err(|error| unavailable(&explain(&error)))?;
+
+    keep_quiet(&mut ebpf, true);
+    let ring = match ebpf.map("ring") {
+        Some(Map::RingBuf(map)) => map.fd().as_fd().try_clone_to_owned(),
+        _ => return Err(unavailable("no ring in the object")),
+    };
+    let ring = ring
+        .and_then(|map| ring::Ring::new(map, ring_bytes))
+        .map_err(|error| unavailable(&explain(&error)))?;
+
+    let mut degradations = Vec::new();
+    let attached = attach(&mut ebpf, &btf, &mut degradations)?;
+    let hooks = prove(&mut ebpf, &attached, &mut degradations);
+    keep_quiet(&mut ebpf, false);
+    let iterator: Result<(), aya::programs::ProgramError> = (|| {
+        let program: &mut Iter = ebpf
+            .program_mut("sockets_of_tasks")
+            .ok_or(aya::programs::ProgramError::InvalidName {
+                name: "sockets_of_tasks".to_owned(),
+            })?
+            .try_into()?;
+        program.load("task_file", &btf)
+    })();
+    if let Err(error) = &iterator {
+        degradations.push(Degradation {
+            what: "iterator task_file".to_owned(),
+            why: explain(error),
+            consequence: "sockets older than the recorder are found by a slower walk of /proc, \
+                          and those in other network namespaces not at all"
+                .to_owned(),
+            remedy: None,
+        });
+    }
+    let inspector = inspector::EbpfInspector::new(ebpf, iterator.is_ok());
+    drop(btf);
+    give_memory_back();
+    Ok(Sensor {
+        engine: Engine::Ebpf,
+        hooks,
+        degradations,
+        stream: Box::new(stream::RingStream::new(ring)),
+        inspector: Box::new(inspector),
+    })
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    degradations: &mut Vec<Degradation>,
+) -> Result<Vec<&'static hooks::Hook>, Error> {
+    let cgroup = hooks::cgroup_root();
+    if cgroup.is_ok() && !hooks::sees_all_groups() {
+        degradations.push(Degradation {
+            what: "cgroup namespace".to_owned(),
+            why: "this process sees only a part of the control groups".to_owned(),
+            consequence:
+                "UDP ports of other groups are not seen, nor who accepts their connections"
+                    .to_owned(),
+            remedy: Some("run in the host's cgroup namespace".to_owned()),
+        });
+    }
+    let mut attached = Vec::new();
+    for hook in &hooks::HOOKS {
+        match hook.attach(ebpf, btf, cgroup.as_ref().map_err(String::as_str)) {
+            Ok(()) => attached.push(hook),
+            Err(why) if hook.is_required() => {
+                return Err(unavailable(&format!("{}: {why}", hook.name)));
+            }
+            Err(why) => degradations.push(hook.missing(&why)),
+        }
+    }
+    Ok(attached)
+}
+
+/// Returns the names of the hooks that were seen to fire.
+fn prove(
+    ebpf: &mut Ebpf,
+    attached: &[&'static hooks::Hook],
+    degradations: &mut Vec<Degradation>,
+) -> Vec<String> {
+    let exercised = prove::exercise();
+    let ipv6 = prove::has_ipv6();
+    let fired: Option<Array<&MapData, u32>> = ebpf
+        .map("fired")
+        .and_then(|map: &Map| Array::try_from(map).ok());
+    let mut proved = Vec::new();
+    for hook in attached {
+        let seen = fired
+            .as_ref()
+            .and_then(|fired| fired.get(&hook.key, 0).ok())
+            == Some(1);
+        if seen || (hook.is_ipv6() && !ipv6) || !hook.can_be_exercised() {
+            proved.push(hook.name.to_owned());
+        } else {
+            let why = match &exercised {
+                Ok(()) => "it was attached but does not fire".to_owned(),
+                Err(error) => format!("it could not be proved to fire: {error}"),
+            };
+            degradations.push(hook.missing(&why));
+        }
+    }
+    proved
+}
+
+/// Sockets of this process are not reported while it proves the hooks. In a
+/// PID namespace of its own it cannot know its number in the initial one, by
+/// which the kernel side goes; then its few sockets are recorded like any other.
+fn keep_quiet(ebpf: &mut Ebpf, is_quiet: bool) {
+    /// `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`).
+    const INITIAL: &str = "pid:[4026531836]";
+    let is_initial =
+        std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == INITIAL);
+    let pid = if is_quiet && is_initial {
+        std::process::id()
+    } else {
+        0
+    };
+    if let Some(map) = ebpf.map_mut("quiet")
+        && let Ok(mut quiet) = Array::<_, u32>::try_from(map)
+    {
+        // An error leaves the map as it is: nobody is quiet, or we stay so.
+        let _ = quiet.set(0, pid, 0);
+    }
+}
+
+/// Reading the kernel's types takes some 15 MB for a moment, which the allocator
+/// would keep for as long as the recorder runs.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes the allocator's own locks and releases only
+    // memory that is not in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn unavailable(reason: &str) -> Error {
+    Error::Unavailable {
+        engine: Engine::Ebpf,
+        reason: reason.to_owned(),
+    }
+}
+
+/// One line of an error and its causes.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    // A verifier's log ends with the reason.
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.next().unwrap_or_default().to_owned();
+    match lines.next_back() {
+        Some(last) => format!("{first} … {}", last.trim()),
+        None => first,
+    }
+}

@@ -1,0 +1,55 @@
+//! Proves that the hooks fire, with sockets and a process of our own.
+//!
+//! A hook that attaches without an error may still never be called (a kernel
+//! that moved the function, a control group outside the hierarchy). So each
+//! path is walked once: listen, connect, accept and close over TCP; bind, send
+//! and connect over UDP; both families; a program run. The kernel side marks
+//! each hook that ran, and keeps silent about our own sockets meanwhile.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+/// Walks every path once. A machine without IPv6 walks those of IPv4 only.
+pub(super) fn exercise() -> io::Result<()> {
+    tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    // IPv6 may be switched off; its hooks then have nothing to report.
+    let _ = tcp(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
+    let _ = udp(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
+    process()
+}
+
+/// Is IPv6 there to be proved?
+pub(super) fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn tcp(address: SocketAddr) -> io::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (server, _) = listener.accept()?;
+    drop(client);
+    drop(server);
+    Ok(())
+}
+
+fn udp(address: SocketAddr) -> io::Result<()> {
+    let receiver = UdpSocket::bind(address)?;
+    let to = receiver.local_addr()?;
+    let sender = UdpSocket::bind(address)?;
+    sender.send_to(b"", to)?;
+    let connected = UdpSocket::bind(address)?;
+    connected.connect(to)
+}
+
+/// A fork, an exec and an exit, with the smallest program that every system
+/// has. A host without it leaves those hooks unproved.
+fn process() -> io::Result<()> {
+    std::process::Command::new("/bin/true")
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .map(drop)
+}

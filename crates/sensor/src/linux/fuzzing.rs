@@ -1,0 +1,39 @@
+//! The readers of what comes from outside, for fuzzers: each takes any bytes
+//! and must come back. Not part of what this crate offers.
+
+use event::Protocol;
+
+use super::netlink;
+use super::{holders, procfs, sock_diag};
+
+/// Reads a datagram as an answer of `sock_diag`; how many sockets are in it.
+pub fn sock_diag(bytes: &[u8]) -> usize {
+    let mut sockets = 0;
+    // What is not netlink ends the reading, which is all that is asked here.
+    let _ = netlink::read_datagram(bytes, sock_diag::BY_FAMILY, 0, |payload| {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            sockets += usize::from(matches!(
+                sock_diag::decode(payload, protocol, None),
+                Ok(Some(_))
+            ));
+        }
+    });
+    sockets
+}
+
+/// Reads a file below `/proc/net`; how many sockets are in it.
+pub fn proc_table(bytes: &[u8]) -> usize {
+    [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .map(|protocol| procfs::parse_table(bytes, protocol, None).count())
+        .sum()
+}
+
+/// Reads `stat` and `status` of a process and the target of a descriptor.
+pub fn process(bytes: &[u8]) -> (Option<u64>, Option<u32>, Option<u32>) {
+    (
+        procfs::parse_start(bytes),
+        procfs::parse_effective_uid(bytes),
+        holders::parse_socket(bytes),
+    )
+}

@@ -1,0 +1,462 @@
+//! The recorder's thread: observations in, log lines out.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use event::{Attribution, BootTime, Degradation, ProcessKey, Socket, TcpState};
+use identity::Identifier;
+use jiff::tz::TimeZone;
+use logs::format::clock::LocalClock;
+use logs::format::events::{Counters, Gap, OwnerText};
+use logs::format::pids;
+use logs::{Logs, RollReason};
+use rustc_hash::FxHashMap;
+use sensor::{FoundSocket, Inspector, Sensor, Snapshot};
+
+use crate::capture::{Capture, Message};
+use crate::clock::Anchor;
+use crate::held::Held;
+use crate::ledger::{Ledger, Loss};
+use crate::pids::{Changes, Due};
+use crate::processes::Processes;
+use crate::state::State;
+use crate::table::{Live, SocketKey, Table};
+use crate::{Error, Events, Status, Summary};
+
+/// How often the counters are written.
+const COUNTERS: Duration = Duration::from_mins(1);
+
+/// How often the table of time zones is asked for the system's own.
+const ZONE: Duration = Duration::from_mins(1);
+
+/// The hooks that tell who accepts a connection.
+const ACCEPT_HOOKS: [&str; 3] = [
+    "cgroup/getpeername4",
+    "cgroup/getpeername6",
+    "tp_btf/sock_send_length",
+];
+
+/// A recording that is under way.
+pub struct Recorder<'a> {
+    pub(crate) state: State,
+    pub(crate) logs: Logs,
+    pub(crate) inspector: Box<dyn Inspector>,
+    pub(crate) capture: Capture,
+    pub(crate) messages: Receiver<Message>,
+    pub(crate) control: SyncSender<Message>,
+    pub(crate) events: &'a mut dyn Events,
+    /// Wait for an accepted connection's process before its line is written.
+    pub(crate) holds: bool,
+    pub(crate) held: Held,
+    /// When the kernel may be asked for ports again.
+    pub(crate) next_ask: Instant,
+    pub(crate) ledger: Ledger,
+    pub(crate) changes: Changes,
+    pub(crate) clock: LocalClock,
+    pub(crate) anchor: Anchor,
+    pub(crate) second: u64,
+    pub(crate) last_counters: Instant,
+    pub(crate) last_zone: Instant,
+    pub(crate) written: u64,
+    pub(crate) dropped: u64,
+    pub(crate) rate: u64,
+    pub(crate) sockets: u64,
+    pub(crate) scratch: Vec<u8>,
+}
+
+/// What a recording is made of.
+pub struct Setup {
+    /// What happens.
+    pub sensor: Sensor,
+    /// Where it is written; no set is open yet.
+    pub logs: Logs,
+    /// Who is who.
+    pub identifier: Identifier,
+    /// The zone of the times in the logs.
+    pub zone: TimeZone,
+    /// The computer's name.
+    pub host: String,
+    /// The operating system.
+    pub os: String,
+}
+
+/// Stops a recording or makes it open a new set, from any thread.
+#[derive(Clone)]
+pub struct Control(SyncSender<Message>);
+
+impl Control {
+    /// Ends the recording in order.
+    pub fn stop(&self) {
+        // It has already ended.
+        let _ = self.0.send(Message::Stop);
+    }
+
+    /// Opens a new set.
+    pub fn roll(&self) {
+        let _ = self.0.send(Message::Roll);
+    }
+}
+
+impl<'a> Recorder<'a> {
+    /// Subscribes, takes the snapshot, opens the first set.
+    pub fn start(setup: Setup, events: &'a mut dyn Events) -> Result<Self, Error> {
+        let Setup {
+            sensor,
+            logs,
+            identifier,
+            zone,
+            host,
+            os,
+        } = setup;
+        let names_processes = true;
+        let Sensor {
+            hooks,
+            stream,
+            mut inspector,
+            ..
+        } = sensor;
+        let started = Anchor::now().boot_now();
+        let (control, messages) = Capture::queue();
+        let capture = Capture::start(stream, control.clone()).map_err(Error::Thread)?;
+        let snapshot = inspector.snapshot()?;
+        let anchor = Anchor::now();
+        let mut recorder = Self {
+            state: State {
+                table: Table::default(),
+                processes: Processes::new(identifier),
+                nobody: OwnerText::unknown(),
+                host,
+                os,
+                names_processes,
+            },
+            logs,
+            inspector,
+            capture,
+            messages,
+            control,
+            events,
+            holds: hooks
+                .iter()
+                .any(|hook| ACCEPT_HOOKS.contains(&hook.as_str())),
+            held: Held::default(),
+            next_ask: Instant::now(),
+            ledger: Ledger::new(started),
+            changes: Changes::default(),
+            clock: LocalClock::new(zone),
+            anchor,
+            second: anchor.boot_now().0 / 1_000_000_000,
+            last_counters: Instant::now(),
+            last_zone: Instant::now(),
+            written: 0,
+            dropped: 0,
+            rate: 0,
+            sockets: 0,
+            scratch: Vec::new(),
+        };
+        recorder.adopt(snapshot);
+        recorder.roll(RollReason::Start)?;
+        Ok(recorder)
+    }
+
+    /// A handle to stop it.
+    pub fn control(&self) -> Control {
+        Control(self.control.clone())
+    }
+
+    /// Records until it is told to stop.
+    pub fn run(mut self) -> Result<Summary, Error> {
+        let mut next_tick = Instant::now();
+        let failure = loop {
+            let now = Instant::now();
+            if now >= next_tick {
+                self.tick(now);
+                next_tick = now + Duration::from_secs(1);
+            }
+            let wait = self.held.wait(next_tick.saturating_duration_since(now));
+            match self.messages.recv_timeout(wait) {
+                Ok(Message::Batch(batch)) => self.take(batch),
+                Ok(Message::Roll) => self.roll_or_tell(RollReason::Request),
+                Ok(Message::Failed(error)) => break Some(Error::from(error)),
+                Ok(Message::Stop | Message::Drained) | Err(RecvTimeoutError::Disconnected) => {
+                    break None;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.release(Instant::now());
+        };
+        self.finish(failure)
+    }
+
+    /// The sockets that were there before us.
+    fn adopt(&mut self, snapshot: Snapshot) {
+        for degradation in &snapshot.degradations {
+            let text = degradation.to_string();
+            // The sensor may have said it when it was opened.
+            if !self.logs.run_mut().degraded.contains(&text) {
+                self.events.degraded(degradation);
+                self.logs.run_mut().degraded.push(text);
+            }
+        }
+        let now = self.anchor.boot_now();
+        self.sockets = snapshot.sockets.len() as u64;
+        for FoundSocket {
+            socket,
+            holders,
+            owner,
+            ..
+        } in snapshot.sockets
+        {
+            let owner = owner.or_else(|| {
+                holders
+                    .first()
+                    .and_then(|&pid| self.state.processes.key_of(pid))
+            });
+            if let Some(owner) = owner {
+                self.state
+                    .processes
+                    .known(owner, None, &mut self.clock, &self.anchor);
+            }
+            let waits = socket.state == Some(TcpState::TimeWait);
+            let key = SocketKey::of(&socket);
+            let live = Live {
+                socket,
+                attribution: match owner {
+                    Some(_) => Attribution::Snapshot,
+                    None => Attribution::Unknown,
+                },
+                owner,
+                held: None,
+                is_accepted: false,
+            };
+            if waits {
+                self.state.table.wait(live, now);
+            } else {
+                if let Some(owner) = owner {
+                    self.state.processes.count_socket(owner, true);
+                }
+                self.state.table.insert(key, live);
+            }
+        }
+    }
+
+    /// What is to be done each second.
+    fn tick(&mut self, now: Instant) {
+        self.anchor = Anchor::now();
+        let boot = self.anchor.boot_now();
+        while let Some(live) = self.state.table.expire(boot) {
+            self.changes.note(live.owner);
+            self.recount(live.owner, None);
+        }
+        let losses = self.ledger.settle(now);
+        self.declare(&losses, "ring buffer full");
+        self.second = boot.0 / 1_000_000_000;
+        self.write_pids(false);
+        if now.duration_since(self.last_counters) >= COUNTERS {
+            self.last_counters = now;
+            self.compare(now);
+            self.release_all();
+            self.write_counters();
+            self.logs.maintain(self.anchor.wall_now());
+        }
+        if now.duration_since(self.last_zone) >= ZONE {
+            self.last_zone = now;
+            self.follow_zone();
+        }
+        self.state.processes.forget(now);
+        let wall = self.anchor.wall_now();
+        self.logs.flush(wall);
+        if let Some(reason) = self.logs.roll_due(wall) {
+            self.roll_or_tell(reason);
+        }
+        self.tell();
+    }
+
+    /// Asks the kernel what it made.
+    fn compare(&mut self, now: Instant) {
+        let boot = self.anchor.boot_now();
+        let Ok(produced) = self.inspector.produced() else {
+            return;
+        };
+        let losses = self.ledger.compare(produced, boot, now);
+        self.declare(&losses, "ring buffer full");
+        self.count_unnumbered(boot);
+    }
+
+    fn count_unnumbered(&mut self, at: BootTime) {
+        let Ok(unnumbered) = self.inspector.unnumbered() else {
+            return;
+        };
+        if let Some(loss) = self.ledger.unnumbered(unnumbered, at) {
+            self.declare(&[loss], "program interrupted on the same CPU");
+        }
+    }
+
+    fn declare(&mut self, losses: &[Loss], reason: &str) {
+        let now = self.anchor.wall_now();
+        for loss in losses {
+            let from = self.anchor.wall(loss.from);
+            let to = self.anchor.wall(loss.to);
+            self.logs.gap(
+                now,
+                &Gap {
+                    lost: loss.events,
+                    from,
+                    to,
+                    reason,
+                },
+            );
+        }
+        let lost: u64 = losses.iter().map(|loss| loss.events).sum();
+        if lost > 0 {
+            self.events.lost(lost, reason);
+        }
+    }
+
+    /// The ledger as of now. Lines that wait were written before.
+    fn counters(&self) -> Counters {
+        Counters {
+            kernel: self.ledger.kernel(),
+            received: self.ledger.received(),
+            written: self.written,
+            lost: self.ledger.lost() + self.dropped,
+        }
+    }
+
+    fn write_counters(&mut self) {
+        let counters = self.counters();
+        let processes_lost = self.inspector.processes_lost().unwrap_or(0);
+        // If it is dropped, the next one says it.
+        let _ = self
+            .logs
+            .counters(self.anchor.wall_now(), &counters, processes_lost);
+    }
+
+    /// Writes the entries of PR-PIDS that are due.
+    fn write_pids(&mut self, is_end: bool) {
+        let due = self.changes.due(self.second, is_end);
+        if due.is_empty() || !self.state.names_processes {
+            return;
+        }
+        let mut ports: FxHashMap<Option<ProcessKey>, Vec<&Socket>> =
+            due.iter().map(|due| (due.owner, Vec::new())).collect();
+        for due in &due {
+            if let Some(owner) = due.owner {
+                self.state.processes.refresh_modules(owner);
+            }
+        }
+        for live in self.state.table.iter() {
+            if let Some(ports) = ports.get_mut(&live.owner) {
+                ports.push(&live.socket);
+            }
+        }
+        let now = self.anchor.wall_now();
+        for Due {
+            owner,
+            changes,
+            interval_secs,
+        } in due
+        {
+            let sockets = ports.remove(&owner).unwrap_or_default();
+            let entry = self.state.ports_of(owner, &sockets);
+            self.scratch.clear();
+            pids::entry(
+                &mut self.scratch,
+                &mut self.clock,
+                now,
+                &entry,
+                changes,
+                interval_secs,
+            );
+            self.logs.pids(now, &self.scratch);
+            self.changes.wrote(owner, self.scratch.len(), self.second);
+        }
+        self.scratch.shrink_to(1 << 20);
+    }
+
+    fn roll(&mut self, reason: RollReason) -> Result<(), Error> {
+        self.release_all();
+        self.write_pids(true);
+        let now = self.anchor.wall_now();
+        let opened = self.logs.roll(now, reason, &self.state)?;
+        self.events.opened(self.logs.directory(), &opened);
+        Ok(())
+    }
+
+    pub(crate) fn roll_or_tell(&mut self, reason: RollReason) {
+        if let Err(error) = self.roll(reason) {
+            self.events.not_opened(self.logs.directory(), &error);
+        }
+    }
+
+    fn follow_zone(&mut self) {
+        let zone = TimeZone::system();
+        if zone != *self.clock.zone() {
+            self.clock.set_zone(zone.clone());
+            self.logs.set_zone(zone);
+        }
+    }
+
+    fn tell(&mut self) {
+        for notice in self.logs.notices() {
+            self.events.notice(&notice);
+        }
+        let status = Status {
+            ports: self.state.table.len() as u64,
+            events_a_second: std::mem::take(&mut self.rate),
+            lost: self.ledger.lost() + self.dropped,
+            set: self.logs.current(),
+        };
+        self.events.status(&status);
+    }
+
+    fn finish(mut self, failure: Option<Error>) -> Result<Summary, Error> {
+        self.inspector.detach();
+        self.capture.end();
+        // A capture that failed is no longer there to be waited for.
+        if failure.is_none() {
+            loop {
+                match self.messages.recv_timeout(Duration::from_secs(10)) {
+                    Ok(Message::Batch(batch)) => self.take(batch),
+                    Ok(Message::Roll | Message::Stop) => {}
+                    Ok(Message::Drained | Message::Failed(_)) | Err(_) => break,
+                }
+            }
+        }
+        self.anchor = Anchor::now();
+        let boot = self.anchor.boot_now();
+        self.release_all();
+        self.write_pids(true);
+        if let Ok(produced) = self.inspector.produced() {
+            let losses = self.ledger.finish(&produced, boot);
+            self.declare(&losses, "ring buffer full");
+        }
+        self.count_unnumbered(boot);
+        self.write_counters();
+        let counters = self.counters();
+        let processes = self.state.processes.owners();
+        let sockets = self.sockets;
+        let now = self.anchor.wall_now();
+        let directory: Arc<std::path::Path> = self.logs.directory().into();
+        let files = self.logs.close(now)?;
+        self.capture.join();
+        for notice in &files.notices {
+            self.events.notice(notice);
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(Summary {
+                counters,
+                sockets,
+                processes,
+                files,
+                directory,
+            }),
+        }
+    }
+}
+
+/// Degradations as the head of a set tells them.
+pub fn describe(degradations: &[Degradation]) -> Vec<String> {
+    degradations.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,127 @@
+//! The sockets in use, by kernel cookie, each with its owner.
+//!
+//! A connection that went into TIME_WAIT has no socket any more, yet its port
+//! is in use; it is kept aside with the owner that it had until the kernel's
+//! minute is over.
+
+use std::collections::VecDeque;
+use std::hash::{Hash as _, Hasher as _};
+
+use event::{Attribution, BootTime, Cookie, ProcessKey, Socket, TcpState};
+use rustc_hash::{FxHashMap, FxHasher};
+use sensor::SocketObservation;
+
+/// How long the kernel keeps a TIME_WAIT mini-socket (`TCP_TIMEWAIT_LEN`).
+const TIME_WAIT_NS: u64 = 60_000_000_000;
+
+/// The most TIME_WAIT connections that are kept, the newest. Under a storm the
+/// kernel holds a hundred thousand of them, and each new set would begin with
+/// more lines about what is over than it then has about what happens.
+const MOST_TIME_WAIT: usize = 16_384;
+
+/// What a socket is found by: its cookie, or a digest of its addresses in
+/// engines that cannot learn the cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SocketKey(u64);
+
+impl SocketKey {
+    /// The key of the socket with this cookie.
+    pub(crate) fn of_cookie(cookie: Cookie) -> Self {
+        Self(cookie.0)
+    }
+
+    /// The key of a socket.
+    pub(crate) fn of(socket: &Socket) -> Self {
+        if let Some(cookie) = socket.cookie {
+            return Self::of_cookie(cookie);
+        }
+        let mut digest = FxHasher::default();
+        (socket.netns, socket.protocol, socket.local, socket.remote).hash(&mut digest);
+        // Cookies are small numbers; the top bit keeps the two apart.
+        Self(digest.finish() | 1 << 63)
+    }
+}
+
+/// A socket in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    /// The socket as it is now.
+    pub(crate) socket: Socket,
+    /// How the owner is known.
+    pub(crate) attribution: Attribution,
+    /// Who owns it.
+    pub(crate) owner: Option<ProcessKey>,
+    /// What was seen of a connection that came in and that nobody has accepted
+    /// yet: its lines wait to learn who does.
+    pub(crate) held: Option<Vec<SocketObservation>>,
+    /// The owner is the process that was seen to accept it.
+    pub(crate) is_accepted: bool,
+}
+
+/// Every socket in use.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    live: FxHashMap<SocketKey, Live>,
+    /// With the time at which each ends; the earliest first.
+    time_wait: VecDeque<(BootTime, Live)>,
+}
+
+impl Table {
+    /// How many ports are in use.
+    pub(crate) fn len(&self) -> usize {
+        self.live.len() + self.time_wait.len()
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SocketKey) -> Option<&mut Live> {
+        self.live.get_mut(&key)
+    }
+
+    pub(crate) fn insert(&mut self, key: SocketKey, live: Live) -> Option<Live> {
+        self.live.insert(key, live)
+    }
+
+    pub(crate) fn remove(&mut self, key: SocketKey) -> Option<Live> {
+        self.live.remove(&key)
+    }
+
+    /// The owner of the listener that a connection came in by, if it is the
+    /// only one.
+    pub(crate) fn listener_owner(&self, socket: &Socket) -> Option<ProcessKey> {
+        let mut owners = self.live.values().filter_map(|live| {
+            let listener = &live.socket;
+            let fits = listener.is_listener()
+                && listener.netns == socket.netns
+                && listener.local.port == socket.local.port
+                && (listener.local.ip == socket.local.ip || listener.local.ip.is_unspecified());
+            if fits { live.owner } else { None }
+        });
+        let owner = owners.next()?;
+        owners.all(|other| other == owner).then_some(owner)
+    }
+
+    /// Keeps a connection that went into TIME_WAIT. Returns one that has to go
+    /// for it.
+    pub(crate) fn wait(&mut self, mut live: Live, now: BootTime) -> Option<Live> {
+        live.socket.state = Some(TcpState::TimeWait);
+        self.time_wait
+            .push_back((BootTime(now.0.saturating_add(TIME_WAIT_NS)), live));
+        if self.time_wait.len() > MOST_TIME_WAIT {
+            return self.time_wait.pop_front().map(|(_, live)| live);
+        }
+        None
+    }
+
+    /// Forgets one connection whose TIME_WAIT is over.
+    pub(crate) fn expire(&mut self, now: BootTime) -> Option<Live> {
+        self.time_wait
+            .pop_front_if(|(end, _)| *end <= now)
+            .map(|(_, live)| live)
+    }
+
+    /// Every socket, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Live> {
+        self.live
+            .values()
+            .chain(self.time_wait.iter().map(|(_, live)| live))
+    }
+}

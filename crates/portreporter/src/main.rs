@@ -1,1 +1,79 @@
-fn main() {}
+//! The command line of Port Reporter: parses arguments, calls a library,
+//! prints. One file for each subcommand; nothing is decided here.
+
+mod exit;
+mod host;
+mod list;
+mod record;
+mod terminal;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// The flight recorder for ports: which TCP and UDP ports this machine uses,
+/// when, and by whom
+#[derive(Parser)]
+#[command(
+    name = "portreporter",
+    version,
+    after_help = "\
+Examples:
+  portreporter record                    write down port activity until stopped
+  portreporter list --listening          what listens now, and who"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Record(Box<record::RecordArgs>),
+    List(list::ListArgs),
+}
+
+fn main() -> ExitCode {
+    let arguments = record::with_original_options(std::env::args_os().collect());
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return refuse(&error),
+    };
+    let result = match arguments.command {
+        Command::Record(args) => record::run(&args),
+        Command::List(args) => list::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        if exit::is_broken_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
+        complain(&format!("{error:#}"));
+        exit::code(&error)
+    })
+}
+
+/// Help and version go to standard output; a usage error is said as all others
+/// are.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed pipe is no error.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            let text = error.render().to_string();
+            complain(text.trim_end().strip_prefix("error: ").unwrap_or(&text));
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}
+
+fn complain(message: &str) {
+    // Line breaks are ours; everything else could come from outside.
+    let lines: Vec<_> = message.lines().map(event::text::escape).collect();
+    // There is nowhere left to say that this failed.
+    let _ = writeln!(std::io::stderr(), "portreporter: {}", lines.join("\n"));
+}

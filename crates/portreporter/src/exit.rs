@@ -1,0 +1,101 @@
+//! The exit codes, and which error means which.
+
+use std::io;
+use std::process::ExitCode;
+
+use logs::ErrorKind;
+
+/// The command line is wrong.
+pub(crate) const USAGE: u8 = 64;
+/// Input data is wrong.
+pub(crate) const DATA: u8 = 65;
+/// A facility that is needed is not there.
+pub(crate) const UNAVAILABLE: u8 = 69;
+/// Our own fault.
+pub(crate) const INTERNAL: u8 = 70;
+/// Output cannot be created.
+pub(crate) const CANNOT_CREATE: u8 = 73;
+/// Reading or writing failed.
+pub(crate) const IO: u8 = 74;
+/// It is not permitted.
+pub(crate) const PERMISSION: u8 = 77;
+
+/// An error that only the command line's text can bring about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UserError {
+    /// An option is out of range or contradicts another.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration file says something that is not understood.
+    #[error("{0}")]
+    Configuration(String),
+    /// The configuration file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Unreadable {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// The code for an error, by the first of its causes that has one.
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    let code = error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<UserError>() {
+            return Some(match error {
+                UserError::Usage(_) => USAGE,
+                UserError::Configuration(_) => DATA,
+                UserError::Unreadable { source, .. } => match source.kind() {
+                    io::ErrorKind::PermissionDenied => PERMISSION,
+                    _ => IO,
+                },
+            });
+        }
+        if let Some(error) = cause.downcast_ref::<recorder::Error>() {
+            return Some(match error {
+                recorder::Error::Logs(error) => of_logs(error),
+                recorder::Error::Sensor(error) => of_sensor(error),
+                _ => INTERNAL,
+            });
+        }
+        if let Some(error) = cause.downcast_ref::<logs::Error>() {
+            return Some(of_logs(error));
+        }
+        if let Some(error) = cause.downcast_ref::<sensor::Error>() {
+            return Some(of_sensor(error));
+        }
+        cause.downcast_ref::<io::Error>().map(|_| IO)
+    });
+    ExitCode::from(code.unwrap_or(INTERNAL))
+}
+
+/// Did the reader of our output go away?
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn of_logs(error: &logs::Error) -> u8 {
+    match error.kind() {
+        ErrorKind::CannotCreate => CANNOT_CREATE,
+        ErrorKind::Io => IO,
+        ErrorKind::Permission => PERMISSION,
+    }
+}
+
+fn of_sensor(error: &sensor::Error) -> u8 {
+    match error {
+        sensor::Error::Unavailable { .. } => UNAVAILABLE,
+        sensor::Error::System { source, .. }
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            PERMISSION
+        }
+        sensor::Error::System { .. } => IO,
+        _ => INTERNAL,
+    }
+}

@@ -1,0 +1,300 @@
+//! What `record` is to do: the command line first, then the configuration
+//! file, then the defaults.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use event::Engine;
+
+use crate::exit::UserError;
+
+const DEFAULT_CONFIG: &str = "/etc/portreporter/portreporter.toml";
+const SYSTEM_LOG_DIR: &str = "/var/log/portreporter";
+
+/// Record which ports are used, when and by whom, until stopped
+///
+/// Writes log sets of four files: PR-INITIAL, PR-PORTS, PR-PIDS and PR-EVENTS.
+/// SIGINT and SIGTERM end the recording in order; SIGHUP opens a new set.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = "\
+Examples:
+  portreporter record
+  portreporter record -ld /data/ports -ls 20000 --keep-days 90
+
+The original's options -ld and -ls are --log-dir and --log-size.")]
+pub(crate) struct RecordArgs {
+    /// Where the log sets go; created if it is not there [default:
+    /// /var/log/portreporter for root, else ~/.local/state/portreporter]
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<String>,
+    /// Size at which a new set is opened, 1000 to 102400 [default: 5120]
+    #[arg(long, value_name = "KB", value_parser = clap::value_parser!(u64).range(1000..=102_400))]
+    log_size: Option<u64>,
+    /// The same for PR-EVENTS, 1000 to 1048576 [default: 65536]
+    #[arg(long, value_name = "KB", value_parser = clap::value_parser!(u64).range(1000..=1_048_576))]
+    events_size: Option<u64>,
+    /// Remove the oldest sets when all take more, such as 500M or 4G [default:
+    /// 10 % of the file system, at most 4G]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_total_size: Option<u64>,
+    /// Remove sets that are older [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    keep_days: Option<u32>,
+    /// Compress closed PR-EVENTS and PR-PIDS files [default: on]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true,
+          default_missing_value = "on", value_parser = parse_switch)]
+    compress: Option<bool>,
+    /// How to capture: auto, ebpf, sock-diag or proc [default: auto]
+    #[arg(long, value_parser = parse_engine)]
+    engine: Option<Choice>,
+    /// Read options from this file [default: /etc/portreporter/portreporter.toml
+    /// if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Size of the buffer between the kernel and the recorder, for tests of loss
+    #[arg(long, value_name = "KB", hide = true,
+          value_parser = clap::value_parser!(u32).range(4..=1_048_576))]
+    ring_size: Option<u32>,
+}
+
+/// The configuration file: the same keys as the options.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    log_dir: Option<String>,
+    log_size: Option<u64>,
+    events_size: Option<u64>,
+    max_total_size: Option<toml::Value>,
+    keep_days: Option<u32>,
+    compress: Option<bool>,
+    engine: Option<String>,
+}
+
+/// An engine, or the best that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Choice(Option<Engine>);
+
+/// What is to be done, all defaults filled in.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) logs: logs::Options,
+    pub(crate) sensor: sensor::Options,
+}
+
+impl Settings {
+    pub(crate) fn resolve(args: &RecordArgs) -> Result<Self, UserError> {
+        let file = match &args.config {
+            Some(path) => File::read(path)?,
+            None if Path::new(DEFAULT_CONFIG).exists() => File::read(Path::new(DEFAULT_CONFIG))?,
+            None => File::default(),
+        };
+        let dir = match args.log_dir.as_ref().or(file.log_dir.as_ref()) {
+            Some(dir) => PathBuf::from(unquote(dir)),
+            None => default_log_dir()?,
+        };
+        if dir.as_os_str().is_empty() {
+            return Err(UserError::Usage("--log-dir: the name is empty".to_owned()));
+        }
+        let mut sensor = sensor::Options::default();
+        if let Some(Choice(engine)) = args.engine.or(file.engine()?) {
+            sensor.engine = engine;
+        }
+        if let Some(kilobytes) = args.ring_size {
+            sensor.ring_bytes = kilobytes.next_power_of_two().saturating_mul(1024);
+        }
+        sensor.interval = Duration::from_millis(250);
+        Ok(Self {
+            logs: logs::Options {
+                dir,
+                set_size: args.log_size.or(file.log_size).unwrap_or(5120) * 1024,
+                events_size: args.events_size.or(file.events_size).unwrap_or(65_536) * 1024,
+                max_total: args.max_total_size.or(file.max_total_size()?),
+                keep_days: args.keep_days.or(file.keep_days),
+                compress: args.compress.or(file.compress).unwrap_or(true),
+            },
+            sensor,
+        })
+    }
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, UserError> {
+        let wrong =
+            |why: String| UserError::Configuration(format!("{}: {}", path.display(), why.trim()));
+        let text = std::fs::read_to_string(path).map_err(|source| UserError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        for (key, value, most) in [
+            ("log-size", file.log_size, 102_400),
+            ("events-size", file.events_size, 1_048_576),
+        ] {
+            if value.is_some_and(|value| !(1000..=most).contains(&value)) {
+                return Err(wrong(format!("{key} is not in 1000 to {most}")));
+            }
+        }
+        if file.keep_days == Some(0) {
+            return Err(wrong(
+                "keep-days is 0; leave it out for no limit".to_owned(),
+            ));
+        }
+        Ok(file)
+    }
+
+    fn engine(&self) -> Result<Option<Choice>, UserError> {
+        let parse = |text: &String| {
+            parse_engine(text).map_err(|why| UserError::Configuration(format!("engine: {why}")))
+        };
+        self.engine.as_ref().map(parse).transpose()
+    }
+
+    fn max_total_size(&self) -> Result<Option<u64>, UserError> {
+        let parse = |value: &toml::Value| match value {
+            toml::Value::Integer(bytes) => {
+                u64::try_from(*bytes).map_err(|_| "it is negative".to_owned())
+            }
+            toml::Value::String(text) => parse_size(text),
+            _ => Err("it is neither a number nor a text such as \"4G\"".to_owned()),
+        };
+        self.max_total_size
+            .as_ref()
+            .map(parse)
+            .transpose()
+            .map_err(|why| UserError::Configuration(format!("max-total-size: {why}")))
+    }
+}
+
+/// Takes away the quotes that the original's documentation puts around paths,
+/// typographic ones included.
+fn unquote(text: &str) -> &str {
+    const PAIRS: [(char, char); 4] = [
+        ('\'', '\''),
+        ('"', '"'),
+        ('\u{2018}', '\u{2019}'),
+        ('\u{201c}', '\u{201d}'),
+    ];
+    PAIRS
+        .into_iter()
+        .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close))
+        .unwrap_or(text)
+}
+
+fn default_log_dir() -> Result<PathBuf, UserError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from(SYSTEM_LOG_DIR));
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_STATE_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
+        .map(|state| state.join("portreporter"))
+        .ok_or_else(|| {
+            UserError::Usage(
+                "there is no home directory to keep logs in; name a directory with --log-dir"
+                    .to_owned(),
+            )
+        })
+}
+
+fn parse_engine(text: &str) -> Result<Choice, String> {
+    match text {
+        "auto" => Ok(Choice(None)),
+        "ebpf" => Ok(Choice(Some(Engine::Ebpf))),
+        "sock-diag" => Ok(Choice(Some(Engine::SockDiag))),
+        "proc" => Ok(Choice(Some(Engine::Proc))),
+        _ => Err("there are auto, ebpf, sock-diag and proc".to_owned()),
+    }
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("it is on or off".to_owned()),
+    }
+}
+
+/// A number of bytes, with K, M, G or T for powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a size such as 500M or 4G");
+    let text = text.trim();
+    let (number, shift) = match text.char_indices().next_back() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => {
+            let shift = match unit.to_ascii_uppercase() {
+                'K' => 10,
+                'M' => 20,
+                'G' => 30,
+                'T' => 40,
+                _ => return Err(wrong()),
+            };
+            (&text[..at], shift)
+        }
+        _ => (text, 0),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(1 << shift).ok_or_else(wrong)?;
+    if bytes < 1_000_000 {
+        Err("less than 1M would not hold one set".to_owned())
+    } else {
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("4G"), Ok(4 << 30));
+        assert_eq!(parse_size("5000000"), Ok(5_000_000));
+        for wrong in ["", "G", "4X", "-1", "99999999999T", "10K"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn quotes_of_any_kind_go() {
+        assert_eq!(unquote("'c:\\x'"), "c:\\x");
+        assert_eq!(unquote("\u{2018}/var/log/x\u{2019}"), "/var/log/x");
+        assert_eq!(unquote("/plain"), "/plain");
+        assert_eq!(unquote("'half"), "'half");
+    }
+
+    #[test]
+    fn the_file_gives_way_to_the_command_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        std::fs::write(
+            &path,
+            "log-dir = '/a'\nlog-size = 2000\nmax-total-size = '2G'\n",
+        )
+        .unwrap();
+        let args = RecordArgs {
+            config: Some(path),
+            log_size: Some(3000),
+            ..RecordArgs::default()
+        };
+        let settings = Settings::resolve(&args).unwrap();
+        assert_eq!(settings.logs.dir, Path::new("/a"));
+        assert_eq!(settings.logs.set_size, 3000 * 1024);
+        assert_eq!(settings.logs.max_total, Some(2 << 30));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.toml");
+        std::fs::write(&path, "log-dirr = '/a'\n").unwrap();
+        let args = RecordArgs {
+            config: Some(path),
+            ..RecordArgs::default()
+        };
+        let error = Settings::resolve(&args).unwrap_err().to_string();
+        assert!(error.contains("log-dirr"), "{error}");
+    }
+}

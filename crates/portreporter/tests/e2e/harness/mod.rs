@@ -1,0 +1,70 @@
+//! What the scenarios are told with: a running recorder ([`recorder`]), the
+//! log sets that it left ([`log`]), traffic whose truth is known ([`traffic`]),
+//! and expectations that show the matching lines when they fail ([`expect`]).
+
+pub(crate) mod expect;
+pub(crate) mod log;
+pub(crate) mod ports;
+pub(crate) mod recorder;
+pub(crate) mod tail;
+pub(crate) mod traffic;
+
+pub(crate) use self::log::Log;
+pub(crate) use self::recorder::{Launch, Recorder};
+pub(crate) use self::traffic::{Fact, Facts, Traffic};
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+static PROGRAMS: OnceLock<TempDir> = OnceLock::new();
+
+/// A copy of the recorder that every user may execute, wherever the checkout is.
+pub(crate) fn portreporter() -> PathBuf {
+    programs().join("portreporter")
+}
+
+/// A copy of the traffic program that every user may execute.
+pub(crate) fn traffic() -> PathBuf {
+    programs().join("traffic")
+}
+
+/// Removes the copies. Statics are not dropped.
+pub(crate) fn clean_up() {
+    if let Some(programs) = PROGRAMS.get() {
+        let _ = std::fs::remove_dir_all(programs.path());
+    }
+}
+
+/// A new directory that every user may enter.
+pub(crate) fn open_directory() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    set_mode(directory.path(), 0o755);
+    directory
+}
+
+/// Sets the mode of a file, whatever the umask.
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, permissions).expect("a mode can be set");
+}
+
+fn programs() -> &'static Path {
+    let directory = PROGRAMS.get_or_init(|| {
+        let directory = open_directory();
+        let recorder = Path::new(env!("CARGO_BIN_EXE_portreporter"));
+        // Cargo builds the examples beside the tests: target/debug/examples.
+        let example = recorder.with_file_name("examples").join("traffic");
+        for (program, name) in [(recorder, "portreporter"), (&example, "traffic")] {
+            let copy = directory.path().join(name);
+            std::fs::copy(program, &copy).unwrap_or_else(|error| {
+                panic!("{}: {error}; is it built?", program.display());
+            });
+            set_mode(&copy, 0o755);
+        }
+        directory
+    });
+    directory.path()
+}

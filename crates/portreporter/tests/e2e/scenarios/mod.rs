@@ -1,0 +1,38 @@
+//! The tests, by subject.
+
+use crate::Case;
+use crate::harness::{Facts, Log, Recorder, Traffic};
+
+pub(crate) mod cgroup;
+mod hardship;
+mod names;
+mod places;
+mod process;
+mod refusals;
+mod rolls;
+mod tcp;
+mod udp;
+
+/// Every test.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        tcp::CASES,
+        udp::CASES,
+        process::CASES,
+        names::CASES,
+        places::CASES,
+        cgroup::CASES,
+        rolls::CASES,
+        hardship::CASES,
+        refusals::CASES,
+    ]
+    .concat()
+}
+
+/// Records one scenario from before its beginning to after its end.
+fn record(scenario: &[&str]) -> (Facts, Log) {
+    let mut recorder = Recorder::start();
+    let facts = Traffic::play(scenario);
+    recorder.wait_for_closes(&facts.cookies());
+    (facts, recorder.stop())
+}

@@ -1,1 +1,47 @@
-fn main() {}
+//! Chores of the project, run with `cargo xtask`.
+//!
+//! Each chore is a module; this file only parses the command line and calls
+//! it. What a user of Port Reporter needs is never here: the program builds,
+//! tests and runs with `cargo` alone.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod bpf;
+mod load;
+
+#[derive(Parser)]
+#[command(about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Measure the recorder beside its peers and print the figures.
+    Bench(bench::Options),
+    /// Make the kernel object from its source, or compare the two.
+    Bpf(bpf::Options),
+    /// Open and close connections (a load of `bench`).
+    #[command(hide = true)]
+    Storm(load::storm::Options),
+    /// The server of `storm`.
+    #[command(hide = true)]
+    StormServer(load::storm::ServerOptions),
+    /// Open sockets and keep them (a load of `bench`).
+    #[command(hide = true)]
+    Hold(load::hold::Options),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().chore {
+        Chore::Bench(options) => bench::run(&options),
+        Chore::Bpf(options) => bpf::run(&options),
+        Chore::Storm(options) => load::storm::run(&options).map(|()| ExitCode::SUCCESS),
+        Chore::StormServer(options) => load::storm::serve(&options).map(|()| ExitCode::SUCCESS),
+        Chore::Hold(options) => load::hold::run(&options).map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -43,6 +43,18 @@ impl Drop for Running {
     }
 }
 
+/// Copies a program in a process of its own. Were the copy ever open for
+/// writing in this one, a child that another test forks at that moment would
+/// keep it so, and running it would fail with ETXTBSY.
+fn copy_program(from: &str, to: &Path) {
+    let status = Command::new("cp")
+        .arg("--")
+        .args([Path::new(from), to])
+        .status();
+    let copied = status.expect("cp runs").success();
+    assert!(copied, "cp {from} {}", to.display());
+}
+
 #[test]
 fn this_process() {
     let pid = std::process::id();
@@ -95,7 +107,7 @@ fn modules_of_this_process() {
 fn a_deleted_executable_is_marked() {
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("sleep");
-    std::fs::copy("/bin/sleep", &copy).unwrap();
+    copy_program("/bin/sleep", &copy);
     let child = Running::new(Command::new(&copy).arg("1000"));
     std::fs::remove_file(&copy).unwrap();
 
@@ -113,7 +125,7 @@ fn a_deleted_executable_is_marked() {
 fn a_process_can_call_itself_what_it_wants() {
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("a) S 1 2\n\u{1b}[2J,\"");
-    std::fs::copy("/bin/sleep", &copy).unwrap();
+    copy_program("/bin/sleep", &copy);
     let child = Running::new(Command::new(&copy).arg0("sleep").arg("1000"));
     let mut identifier = identifier();
     let process = identifier.process(child.key()).unwrap();

@@ -14,6 +14,7 @@ pub(crate) use self::recorder::{Launch, Recorder};
 pub(crate) use self::traffic::{Fact, Facts, Traffic};
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
@@ -51,6 +52,15 @@ pub(crate) fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, permissions).expect("a mode can be set");
 }
 
+/// Copies a program in a process of its own. Were the copy ever open for
+/// writing in this one, a child that another scenario forks at that moment
+/// would keep it so, and running it would fail with ETXTBSY.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("--").args([from, to]).status();
+    let copied = status.expect("cp runs").success();
+    assert!(copied, "cp {} {}", from.display(), to.display());
+}
+
 fn programs() -> &'static Path {
     let directory = PROGRAMS.get_or_init(|| {
         let directory = open_directory();
@@ -59,9 +69,8 @@ fn programs() -> &'static Path {
         let example = recorder.with_file_name("examples").join("traffic");
         for (program, name) in [(recorder, "portreporter"), (&example, "traffic")] {
             let copy = directory.path().join(name);
-            std::fs::copy(program, &copy).unwrap_or_else(|error| {
-                panic!("{}: {error}; is it built?", program.display());
-            });
+            assert!(program.exists(), "{} is not built", program.display());
+            copy_program(program, &copy);
             set_mode(&copy, 0o755);
         }
         directory

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::harness::expect::{CONNECTED, CREATOR};
-use crate::harness::{Log, Recorder, Traffic, open_directory, ports, traffic};
+use crate::harness::{Log, Recorder, Traffic, copy_program, open_directory, ports, traffic};
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[("names_are_harmless", Needs::Root, names_are_harmless)];
@@ -24,7 +24,7 @@ fn names_are_harmless() {
     let mut recorder = Recorder::start();
     let runs = NAMES.map(|name| {
         let copy = directory.path().join(OsStr::from_bytes(name));
-        std::fs::copy(traffic(), &copy).expect("any name is allowed");
+        copy_program(&traffic(), &copy);
         Traffic::play_with(&copy, &["time-wait"])
     });
     for facts in &runs {

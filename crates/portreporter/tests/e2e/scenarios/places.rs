@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::record;
 use crate::harness::expect::{ACCEPTED, CONNECTED, CREATOR, INHERITED, LISTENED};
-use crate::harness::{Fact, Facts, Recorder, Traffic, open_directory, traffic};
+use crate::harness::{Fact, Facts, Recorder, Traffic, copy_program, open_directory, traffic};
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
@@ -91,7 +91,7 @@ fn chroot() {
 /// Copies the traffic program and the libraries that it needs.
 fn furnish(root: &Path) {
     let program = traffic();
-    std::fs::copy(&program, root.join("traffic")).expect("a copy of the program");
+    copy_program(&program, &root.join("traffic"));
     let ldd = Command::new("ldd").arg(&program).output().expect("ldd");
     for word in String::from_utf8_lossy(&ldd.stdout).split_whitespace() {
         let library = Path::new(word);

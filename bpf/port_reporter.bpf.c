@@ -45,7 +45,9 @@ struct memory {
 	__u8 family;
 	__u8 attribution;
 	__u8 reported;		/* the record that opens the port was made */
-	__u8 connecting;	/* SYN_SENT, the local port may still be missing */
+	__u8 connecting;	/* it connects: SYN_RECEIVED is a simultaneous open */
+	__u8 owed;		/* the record that opens the port found no room */
+	__u8 padding[3];	/* the addresses are read as words */
 	__u8 local_ip[16];
 	__u8 remote_ip[16];
 };
@@ -71,14 +73,13 @@ struct {
 	__type(value, __u32);
 } fired SEC(".maps");
 
-/* The process whose sockets are not reported: the recorder while it proves
- * the hooks. */
+/* enum setting */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, SETTINGS);
 	__type(key, __u32);
 	__type(value, __u32);
-} quiet SEC(".maps");
+} settings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -102,12 +103,18 @@ static __always_inline __u64 count(__u32 counter)
 	return value ? __sync_fetch_and_add(value, 1) : 0;
 }
 
+static __always_inline __u32 setting(__u32 key)
+{
+	__u32 *value = bpf_map_lookup_elem(&settings, &key);
+
+	return value ? *value : 0;
+}
+
 static __always_inline bool is_quiet(__u32 pid)
 {
-	__u32 zero = 0;
-	__u32 *who = bpf_map_lookup_elem(&quiet, &zero);
+	__u32 who = setting(SETTING_QUIET);
 
-	return who && *who && *who == pid;
+	return who && who == pid;
 }
 
 static __always_inline void fill_header(struct record_header *header, __u32 kind)
@@ -129,13 +136,18 @@ static __always_inline void fill_process(struct process_key *key, struct task_st
 
 static __always_inline void fill_current(struct process_key *key)
 {
-	fill_process(key, (struct task_struct *)bpf_get_current_task());
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	key->pid = task->tgid;
+	key->start = task->group_leader->start_boottime;
+	key->uid = task->cred->euid.val;
 }
 
-static __always_inline struct memory *recall(void *sk, __u64 cookie)
+/* What is remembered of a socket. With BPF_SK_STORAGE_GET_F_CREATE there is
+ * always something, unless memory is short. */
+static __always_inline struct memory *recall(void *sk, __u64 cookie, __u64 flags)
 {
-	struct memory *memory =
-		bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	struct memory *memory = bpf_sk_storage_get(&memories, sk, 0, flags);
 
 	if (memory && memory->cookie != cookie) {
 		/* Fresh, or a clone of the listener's: keep only its owner. */
@@ -146,6 +158,7 @@ static __always_inline struct memory *recall(void *sk, __u64 cookie)
 		memory->since = 0;
 		memory->reported = 0;
 		memory->connecting = 0;
+		memory->owed = 0;
 	}
 	return memory;
 }
@@ -170,8 +183,6 @@ static __always_inline struct socket_record *make_record(const struct memory *me
 	struct socket_record *record;
 	__u64 sequence;
 
-	if (is_quiet(memory->owner.pid))
-		return 0;
 	sequence = count(COUNTER_SOCKETS);
 	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 	if (!record)
@@ -206,9 +217,9 @@ static __always_inline struct socket_record *make_record(const struct memory *me
 
 /* Takes the addresses from the socket as far as it has them; what it no longer
  * has (it forgets its port when it closes) stays as remembered. */
-static __always_inline void refresh_tcp(struct memory *memory, const struct sock *sk)
+static __always_inline void refresh_tcp(struct memory *memory, struct sock *sk)
 {
-	struct tcp_sock *tcp = bpf_skc_to_tcp_sock((void *)sk);
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	__u32 *local = (__u32 *)memory->local_ip;
 	__u32 *remote = (__u32 *)memory->remote_ip;
 	__u16 port;
@@ -252,44 +263,163 @@ static __always_inline void refresh_tcp(struct memory *memory, const struct sock
 
 /* Did the current task cause this inside a call on the socket? A softirq never
  * holds the socket's owner lock. */
-static __always_inline bool in_user_context(const struct sock *sk)
+static __always_inline bool in_user_context(struct sock *sk)
 {
 	if (!sk->sk_lock.owned)
 		return false;
 	return !(bpf_get_current_task_btf()->flags & PF_KTHREAD);
 }
 
-static __always_inline void submit_tcp(const struct memory *memory, const struct sock *sk,
+/* What went over a connection. */
+static __always_inline void count_bytes(struct tcp_sock *tcp, __u64 *sent, __u64 *received)
+{
+	__u64 in = tcp->bytes_received;
+
+	/* The counter takes the peer's FIN for a byte. */
+	if (in && (tcp->inet_conn.icsk_inet.sk.__sk_common.skc_flags & (1UL << SOCK_DONE)))
+		in--;
+	*received = in;
+	*sent = tcp->bytes_sent - tcp->bytes_retrans;
+}
+
+/* Returns false if the record found no room. */
+static __always_inline bool submit_tcp(const struct memory *memory, struct sock *sk,
 				       __u8 action, __u8 old_state, __u8 state)
 {
-	struct socket_record *record = make_record(memory, action, IPPROTO_TCP);
+	struct socket_record *record;
 	struct tcp_sock *tcp;
 
+	if (is_quiet(memory->owner.pid))
+		return true;
+	record = make_record(memory, action, IPPROTO_TCP);
 	if (!record)
-		return;
+		return false;
 	record->old_state = old_state;
 	record->state = state;
 	if (action == ACTION_CLOSE) {
 		record->error = sk->sk_err;
-		tcp = bpf_skc_to_tcp_sock((void *)sk);
+		tcp = bpf_skc_to_tcp_sock(sk);
 		if (tcp && old_state != TCP_LISTEN) {
-			__u64 received = tcp->bytes_received;
+			count_bytes(tcp, &record->bytes_sent, &record->bytes_received);
+			record->flags = FLAG_COUNTED;
+		}
+	}
+	bpf_ringbuf_submit(record, 0);
+	return true;
+}
 
-			/* The counter takes the peer's FIN for a byte. */
-			if (received && (sk->__sk_common.skc_flags & (1UL << SOCK_DONE)))
-				received--;
-			record->bytes_sent = tcp->bytes_sent - tcp->bytes_retrans;
-			record->bytes_received = received;
+/*
+ * Brief records: about connections over IPv4 that the user side knows, with
+ * owner and beginning, from the record that opened the port. Each fills one
+ * cache line of the ring; a good part of what a record costs is that the lines
+ * move to the reader's core and back.
+ */
+
+static __always_inline bool can_be_brief(struct sock *sk, const struct memory *memory)
+{
+	if (memory && (!memory->reported || memory->owed || is_quiet(memory->owner.pid)))
+		return false;
+	return sk->__sk_common.skc_family == AF_INET;
+}
+
+static __always_inline void fill_brief(struct brief_record *record, struct sock *sk,
+				       __u64 sequence, __u64 cookie, __u8 old_state, __u8 state)
+{
+	fill_header(&record->header, RECORD_BRIEF);
+	record->sequence = sequence;
+	record->cookie = cookie;
+	record->netns = sk->__sk_common.skc_net.net->ns.inum;
+	record->local_port = sk->__sk_common.skc_num;
+	record->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	record->old_state = old_state;
+	record->state = state;
+	record->error = 0;
+	record->flags = 0;
+	record->padding[0] = record->padding[1] = record->padding[2] = 0;
+	record->local_ip = sk->__sk_common.skc_rcv_saddr;
+	record->remote_ip = sk->__sk_common.skc_daddr;
+}
+
+static __always_inline void submit_brief(struct sock *sk, __u64 cookie, __u8 old_state,
+					 __u8 state)
+{
+	__u64 sequence = count(COUNTER_SOCKETS);
+	struct brief_record *record;
+	struct tcp_sock *tcp;
+
+	if (state != TCP_CLOSE) {
+		record = bpf_ringbuf_reserve(&ring, BRIEF_SIZE, 0);
+		if (!record)
+			return;
+		fill_brief(record, sk, sequence, cookie, old_state, state);
+		bpf_ringbuf_submit(record, 0);
+		return;
+	}
+	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+	if (!record)
+		return;
+	fill_brief(record, sk, sequence, cookie, old_state, state);
+	record->error = sk->sk_err;
+	record->bytes_sent = record->bytes_received = 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (tcp) {
+		/* The socket has just given its port up, but not forgotten it. */
+		record->local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
+		if (old_state != TCP_LISTEN) {
+			count_bytes(tcp, &record->bytes_sent, &record->bytes_received);
 			record->flags = FLAG_COUNTED;
 		}
 	}
 	bpf_ringbuf_submit(record, 0);
 }
 
-static __always_inline int change_state(const struct sock *sk, int old_state, int state)
+/* The record that opens the port. If it finds no room, the next ones of the
+ * socket tell all that it would have told. */
+static __always_inline void open_tcp(struct memory *memory, struct sock *sk, __u8 action,
+				     __u8 old_state, __u8 state)
+{
+	memory->since = bpf_ktime_get_boot_ns();
+	memory->reported = 1;
+	refresh_tcp(memory, sk);
+	memory->owed = !submit_tcp(memory, sk, action, old_state, state);
+}
+
+/*
+ * A socket that connects needs no memory of its own: its first record tells
+ * all, and whatever happens to it later is told by brief records. Making and
+ * freeing a memory would cost more than all its records.
+ */
+static __always_inline void connect_tcp(struct memory *memory, struct sock *sk, __u64 cookie)
+{
+	struct memory first;
+
+	if (memory) {
+		__builtin_memset(memory->remote_ip, 0, 16);
+		memory->remote_port = 0;
+		memory->local_port = 0;
+		memory->connecting = 1;
+		own(memory);
+		open_tcp(memory, sk, ACTION_CONNECT, TCP_CLOSE, TCP_SYN_SENT);
+		return;
+	}
+	__builtin_memset(&first, 0, sizeof(first));
+	first.cookie = cookie;
+	first.connecting = 1;
+	own(&first);
+	open_tcp(&first, sk, ACTION_CONNECT, TCP_CLOSE, TCP_SYN_SENT);
+	if (!first.owed)
+		return;
+	memory = bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (memory)
+		*memory = first;
+}
+
+static __always_inline int change_state(struct sock *sk, int old_state, int state)
 {
 	struct memory *memory, spare;
+	bool is_new, keeps;
 	__u64 cookie;
+	__u8 action;
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -297,80 +427,86 @@ static __always_inline int change_state(const struct sock *sk, int old_state, in
 	if (state == TCP_SYN_RECV && old_state != TCP_SYN_SENT)
 		return 0;
 	cookie = sk->__sk_common.skc_cookie.counter;
-	if (!cookie)
-		cookie = bpf_get_socket_cookie((void *)sk);
-	memory = recall((void *)sk, cookie);
+	is_new = !cookie;
+	if (is_new)
+		cookie = bpf_get_socket_cookie(sk);
+	/* Until the user side has its snapshot, it knows none of the sockets;
+	 * a simultaneous open must not be taken for an accept. */
+	keeps = !setting(SETTING_LEAN) || state == TCP_LISTEN || state == TCP_SYN_RECV;
+	memory = recall(sk, cookie, keeps ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+
+	if (old_state == TCP_CLOSE && state == TCP_SYN_SENT) {
+		connect_tcp(memory, sk, cookie);
+		return 0;
+	}
 	if (!memory) {
-		/* No memory left: the record is made all the same. */
+		if (!is_new && old_state != TCP_SYN_RECV && can_be_brief(sk, 0)) {
+			submit_brief(sk, cookie, old_state, state);
+			return 0;
+		}
+		/* Nothing is remembered: the record says what the socket knows. */
 		__builtin_memset(&spare, 0, sizeof(spare));
 		spare.cookie = cookie;
-		spare.reported = 1;
+		spare.reported = !is_new;
 		memory = &spare;
 	}
-	/* A new use of a socket forgets the one before. */
-	if (old_state == TCP_CLOSE && (state == TCP_LISTEN || state == TCP_SYN_SENT)) {
+	if (state == TCP_LISTEN) {
 		__builtin_memset(memory->remote_ip, 0, 16);
 		memory->remote_port = 0;
 		memory->local_port = 0;
 		own(memory);
-		memory->since = bpf_ktime_get_boot_ns();
-		memory->reported = 0;
-	}
-	/* Where nobody was seen to accept, the process that closes is the user. */
-	if ((memory->attribution == OWNER_INHERITED || memory->attribution == OWNER_UNKNOWN) &&
-	    in_user_context(sk))
-		own(memory);
-	/* From then on the addresses stay. */
-	if (state == TCP_LISTEN || state == TCP_SYN_SENT || state == TCP_ESTABLISHED ||
-	    !memory->netns || !memory->local_port)
-		refresh_tcp(memory, sk);
-
-	if (state == TCP_LISTEN) {
 		/* Without a bind before, the port is only chosen after this; the
 		 * user side looks it up. */
-		memory->reported = 1;
-		submit_tcp(memory, sk, ACTION_LISTEN, old_state, state);
-	} else if (state == TCP_SYN_SENT) {
-		/* Without a bind before, the port is only chosen after this; the
-		 * next record of the socket has it. */
-		memory->connecting = 1;
-		memory->reported = 1;
-		submit_tcp(memory, sk, ACTION_CONNECT, old_state, state);
-	} else if (state == TCP_ESTABLISHED && (old_state == TCP_SYN_RECV && !memory->connecting)) {
-		memory->since = bpf_ktime_get_boot_ns();
-		memory->reported = 1;
-		submit_tcp(memory, sk, ACTION_ACCEPT, old_state, state);
-	} else {
-		/* A child that was never established was never in use. */
-		if (!memory->reported && old_state == TCP_SYN_RECV)
-			return 0;
-		if (state == TCP_ESTABLISHED)
-			submit_tcp(memory, sk, ACTION_ESTABLISHED, old_state, state);
-		else if (state == TCP_CLOSE)
-			submit_tcp(memory, sk, ACTION_CLOSE, old_state, state);
-		else
-			submit_tcp(memory, sk, ACTION_STATE, old_state, state);
-		if (state == TCP_ESTABLISHED || state == TCP_CLOSE)
-			memory->connecting = 0;
+		open_tcp(memory, sk, ACTION_LISTEN, old_state, state);
+		return 0;
 	}
+	if (state == TCP_SYN_RECV)
+		memory->connecting = 1;
+	/* Where nobody was seen to accept, the process that closes is the user. */
+	if ((memory->attribution == OWNER_INHERITED || memory->attribution == OWNER_UNKNOWN) &&
+	    in_user_context(sk)) {
+		own(memory);
+		memory->owed = 1;
+	}
+	if (state == TCP_ESTABLISHED && old_state == TCP_SYN_RECV && !memory->connecting) {
+		open_tcp(memory, sk, ACTION_ACCEPT, old_state, state);
+		return 0;
+	}
+	/* A child that was never established was never in use. */
+	if (!memory->reported && old_state == TCP_SYN_RECV)
+		return 0;
+	if (can_be_brief(sk, memory)) {
+		submit_brief(sk, cookie, old_state, state);
+		return 0;
+	}
+	/* From then on the addresses stay. */
+	if (state == TCP_ESTABLISHED || !memory->netns || !memory->local_port)
+		refresh_tcp(memory, sk);
+	action = state == TCP_ESTABLISHED ? ACTION_ESTABLISHED
+	       : state == TCP_CLOSE ? ACTION_CLOSE : ACTION_STATE;
+	if (submit_tcp(memory, sk, action, old_state, state))
+		memory->owed = 0;
+	if (state == TCP_ESTABLISHED || state == TCP_CLOSE)
+		memory->connecting = 0;
 	return 0;
 }
 
 /*
- * A softirq may interrupt tcp_state in a system call on the same CPU and change
- * the state of another socket; the kernel does not enter a program twice, so
+ * A softirq may interrupt tcp_state in a system call and change the state of
+ * another socket on the same CPU; the kernel does not enter a program twice, so
  * that change would be missed. tcp_state_nested runs after tcp_state for each
- * change: it takes a change that tcp_state has seen off a short stack, and acts
- * for one that is not there. Softirqs do not nest, so two programs are enough.
- * An interruption at any instruction of either leaves the stack right: only
- * tcp_state pushes, and what an interrupted program pops goes with all above.
+ * change, and acts for one that tcp_state has not seen.
+ *
+ * A change in a system call, which holds the socket's lock as its owner, is
+ * never missed, for nothing can be interrupted by it. In a softirq tcp_state
+ * leaves word of the change that it has seen; softirqs do not nest, so there is
+ * one at most. Word that nobody took (tcp_state_nested was interrupted) is
+ * forgotten with the next change in a system call, before it could be mistaken
+ * for one of a later socket at the same address.
  */
-#define SEEN 4
-
 struct seen {
-	__u32 depth;
-	__u32 state[SEEN];
-	__u64 sk[SEEN];
+	__u64 sk;
+	__u32 state;
 };
 
 struct {
@@ -378,45 +514,41 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct seen);
-} seen_changes SEC(".maps");
+} seen_change SEC(".maps");
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state, const struct sock *sk, const int old_state, const int state)
+int BPF_PROG(tcp_state, struct sock *sk, const int old_state, const int state)
 {
 	__u32 zero = 0;
-	struct seen *seen = bpf_map_lookup_elem(&seen_changes, &zero);
-	__u32 depth;
+	struct seen *seen = bpf_map_lookup_elem(&seen_change, &zero);
 
 	if (!seen)
 		return 0;
+	if (sk->sk_lock.owned) {
+		*(volatile __u64 *)&seen->sk = 0;
+	} else {
+		seen->state = state;
+		*(volatile __u64 *)&seen->sk = (__u64)sk;
+	}
 	mark_fired(HOOK_TCP_STATE);
-	depth = seen->depth;
-	if (depth >= SEEN)
-		depth = 0;
-	seen->state[depth] = state;
-	seen->sk[depth] = (__u64)sk;
-	*(volatile __u32 *)&seen->depth = depth + 1;
 	return change_state(sk, old_state, state);
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state_nested, const struct sock *sk, const int old_state, const int state)
+int BPF_PROG(tcp_state_nested, struct sock *sk, const int old_state, const int state)
 {
 	__u32 zero = 0;
-	struct seen *seen = bpf_map_lookup_elem(&seen_changes, &zero);
-	__u32 depth;
-	int i;
+	struct seen *seen;
 
 	mark_fired(HOOK_TCP_NESTED);
+	if (sk->sk_lock.owned)
+		return 0;
+	seen = bpf_map_lookup_elem(&seen_change, &zero);
 	if (!seen)
 		return 0;
-	depth = seen->depth;
-#pragma clang loop unroll(full)
-	for (i = SEEN - 1; i >= 0; i--) {
-		if (i < depth && seen->sk[i] == (__u64)sk && seen->state[i] == state) {
-			*(volatile __u32 *)&seen->depth = i;
-			return 0;
-		}
+	if (seen->sk == (__u64)sk && seen->state == state) {
+		*(volatile __u64 *)&seen->sk = 0;
+		return 0;
 	}
 	change_state(sk, old_state, state);
 	count(COUNTER_NESTED);
@@ -430,8 +562,11 @@ int BPF_PROG(tcp_state_nested, const struct sock *sk, const int old_state, const
 
 static __always_inline void report_udp(struct memory *memory, __u8 action)
 {
-	struct socket_record *record = make_record(memory, action, IPPROTO_UDP);
+	struct socket_record *record;
 
+	if (is_quiet(memory->owner.pid))
+		return;
+	record = make_record(memory, action, IPPROTO_UDP);
 	if (!record)
 		return;
 	bpf_ringbuf_submit(record, 0);

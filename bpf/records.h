@@ -20,6 +20,7 @@ enum record_kind {
 	RECORD_FORK = 4,
 	RECORD_EXIT = 5,
 	RECORD_CGROUP = 6,
+	RECORD_BRIEF = 7,
 };
 
 /* What happened to a socket. */
@@ -81,6 +82,31 @@ struct socket_record {
 	__u8 local_ip[16];
 	__u8 remote_ip[16];
 };
+
+/*
+ * A change of a TCP connection over IPv4 that the user side knows: without the
+ * owner. The action follows from the states. The last two members are there
+ * only if the state is TCP_CLOSE.
+ */
+struct brief_record {
+	struct record_header header;
+	__u64 sequence;
+	__u64 cookie;
+	__u32 netns;
+	__u16 local_port;	/* 0: given up */
+	__u16 remote_port;
+	__u8 old_state;
+	__u8 state;
+	__u16 error;		/* sk_err when the socket closed */
+	__u8 flags;		/* enum socket_flag */
+	__u8 padding[3];
+	__be32 local_ip;
+	__be32 remote_ip;
+	__u64 bytes_sent;
+	__u64 bytes_received;
+};
+
+#define BRIEF_SIZE __builtin_offsetof(struct brief_record, bytes_sent)
 
 /* The process that accepted a connection. */
 struct owner_record {
@@ -169,6 +195,16 @@ enum hook {
 	HOOKS,
 };
 
+/* Keys of the array "settings". */
+enum setting {
+	/* The process whose sockets are not reported: the recorder while it
+	 * proves the hooks. 0: none. */
+	SETTING_QUIET,
+	/* 1: the user side has its snapshot and knows every socket. */
+	SETTING_LEAN,
+	SETTINGS,
+};
+
 /* Keys of the per-CPU array "counters". */
 enum counter {
 	COUNTER_SOCKETS,	/* socket records made: the next sequence number */
@@ -210,6 +246,19 @@ OFFSET(socket_record, error, 86);
 OFFSET(socket_record, flags, 88);
 OFFSET(socket_record, local_ip, 96);
 OFFSET(socket_record, remote_ip, 112);
+OFFSET(brief_record, sequence, 16);
+OFFSET(brief_record, cookie, 24);
+OFFSET(brief_record, netns, 32);
+OFFSET(brief_record, local_port, 36);
+OFFSET(brief_record, remote_port, 38);
+OFFSET(brief_record, old_state, 40);
+OFFSET(brief_record, state, 41);
+OFFSET(brief_record, error, 42);
+OFFSET(brief_record, flags, 44);
+OFFSET(brief_record, local_ip, 48);
+OFFSET(brief_record, remote_ip, 52);
+OFFSET(brief_record, bytes_sent, 56);
+OFFSET(brief_record, bytes_received, 64);
 OFFSET(owner_record, cookie, 16);
 OFFSET(owner_record, owner, 24);
 OFFSET(fork_record, parent, 16);
@@ -239,6 +288,7 @@ OFFSET(snapshot_row, state, 34);
 OFFSET(snapshot_row, local_ip, 40);
 OFFSET(snapshot_row, remote_ip, 56);
 SIZE(socket_record, 128);
+SIZE(brief_record, 72);
 SIZE(owner_record, 40);
 SIZE(fork_record, 48);
 SIZE(exit_record, 32);

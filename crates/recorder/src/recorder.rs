@@ -226,6 +226,7 @@ impl<'a> Recorder<'a> {
                     None => Attribution::Unknown,
                 },
                 owner,
+                since: None,
                 held: None,
                 is_accepted: false,
             };

@@ -71,6 +71,9 @@ impl Recorder<'_> {
                 seen.attribution = Attribution::Inherited;
             }
         }
+        if let Some(live) = self.state.table.get_mut(key) {
+            live.complete(&mut seen);
+        }
         if let Some(live) = self.state.table.get_mut(key)
             && let Some(held) = &mut live.held
         {
@@ -114,6 +117,7 @@ impl Recorder<'_> {
             socket: seen.socket.clone(),
             attribution: seen.attribution,
             owner: seen.owner,
+            since: Some(seen.at),
             held: Some(vec![seen]),
             is_accepted: false,
         };
@@ -159,7 +163,13 @@ impl Recorder<'_> {
         );
         self.changes.note(owner);
 
-        let before = self.state.table.remove(key).and_then(|live| live.owner);
+        let before = self.state.table.remove(key);
+        let since = if seen.action.opens_port() {
+            Some(seen.at)
+        } else {
+            before.as_ref().and_then(|live| live.since)
+        };
+        let before = before.and_then(|live| live.owner);
         let waits = seen.socket.state == Some(TcpState::TimeWait);
         let ends = seen.action.ends_socket();
         self.recount(before, if ends && !waits { None } else { owner });
@@ -167,6 +177,7 @@ impl Recorder<'_> {
             socket: seen.socket,
             attribution,
             owner,
+            since,
             held: None,
             is_accepted,
         };

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::hash::{Hash as _, Hasher as _};
 
-use event::{Attribution, BootTime, Cookie, ProcessKey, Socket, TcpState};
+use event::{Action, Attribution, BootTime, Cookie, ProcessKey, Socket, TcpState};
 use rustc_hash::{FxHashMap, FxHasher};
 use sensor::SocketObservation;
 
@@ -51,11 +51,39 @@ pub(crate) struct Live {
     pub(crate) attribution: Attribution,
     /// Who owns it.
     pub(crate) owner: Option<ProcessKey>,
+    /// When its port came into use, if that was seen.
+    pub(crate) since: Option<BootTime>,
     /// What was seen of a connection that came in and that nobody has accepted
     /// yet: its lines wait to learn who does.
     pub(crate) held: Option<Vec<SocketObservation>>,
     /// The owner is the process that was seen to accept it.
     pub(crate) is_accepted: bool,
+}
+
+impl Live {
+    /// Adds what the kernel side tells only once, when the port comes into use.
+    pub(crate) fn complete(&self, seen: &mut SocketObservation) {
+        if seen.action.opens_port() {
+            return;
+        }
+        if seen.owner.is_none() {
+            // Addresses stay; a socket that closes may have forgotten them.
+            if self.socket.local.port != 0 {
+                seen.socket.local = self.socket.local;
+            }
+            seen.socket.remote = self.socket.remote.or(seen.socket.remote);
+        }
+        let elapsed = self.since.map(|since| seen.at.micros_since(since));
+        match &mut seen.action {
+            Action::Established { connect_us: part }
+            | Action::Close {
+                duration_us: part, ..
+            } => {
+                *part = part.or(elapsed);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Every socket in use.

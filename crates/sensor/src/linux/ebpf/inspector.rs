@@ -10,6 +10,7 @@ use aya::maps::{MapData, PerCpuArray};
 use aya::programs::{Iter, Program};
 use event::{Cookie, Degradation, Engine};
 
+use super::SETTING_LEAN;
 use super::record::{self, SNAPSHOT_ROW};
 use crate::linux::snapshot::View;
 use crate::{Error, FoundSocket, Inspector, Snapshot};
@@ -115,6 +116,8 @@ impl Inspector for EbpfInspector {
         // Sockets without a descriptor: TIME_WAIT, orphans, not yet accepted.
         // Only netlink knows them.
         add_sockets_without_descriptor(&mut snapshot);
+        // Should it fail, the kernel side goes on to tell all of each socket.
+        let _ = super::set(&mut self.ebpf, SETTING_LEAN, 1);
         Ok(snapshot)
     }
 

@@ -17,7 +17,7 @@ mod stream;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, Map, MapData, MapError};
 use aya::programs::Iter;
 use aya::{Btf, Ebpf, EbpfLoader};
 use event::{Degradation, Engine};
@@ -169,13 +169,22 @@ fn keep_quiet(ebpf: &mut Ebpf, is_quiet: bool) {
     } else {
         0
     };
-    if let Some(map) = ebpf.map_mut("quiet")
-        && let Ok(mut quiet) = Array::<_, u32>::try_from(map)
-    {
-        // An error leaves the map as it is: nobody is quiet, or we stay so.
-        let _ = quiet.set(0, pid, 0);
-    }
+    // An error leaves it as it is: nobody is quiet, or we stay so.
+    let _ = set(ebpf, SETTING_QUIET, pid);
 }
+
+/// Sets one of the `enum setting` of `bpf/records.h`.
+pub(super) fn set(ebpf: &mut Ebpf, setting: u32, value: u32) -> Result<(), MapError> {
+    let map = ebpf
+        .map_mut("settings")
+        .ok_or_else(|| MapError::InvalidName {
+            name: "settings".to_owned(),
+        })?;
+    Array::<_, u32>::try_from(map)?.set(setting, value, 0)
+}
+
+const SETTING_QUIET: u32 = 0;
+pub(super) const SETTING_LEAN: u32 = 1;
 
 /// Reading the kernel's types takes some 15 MB for a moment, which the allocator
 /// would keep for as long as the recorder runs.

@@ -52,6 +52,7 @@ pub fn decode(bytes: &[u8]) -> Option<Observation> {
             id: record.u64(16)?,
             path: text::from_bytes(until_nul(bytes.get(24..)?)),
         },
+        7 => Observation::Socket(decode_brief(at, &record)?),
         _ => return None,
     })
 }
@@ -153,6 +154,53 @@ fn decode_socket(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation>
         },
         owner: known.then_some(owner),
         uid: known.then_some(uid),
+        error: Some(error).filter(|&error| error != 0),
+    })
+}
+
+/// A change of a TCP connection over IPv4, without its owner and its beginning,
+/// which the record that opened the port has told.
+fn decode_brief(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation> {
+    const IPV4: u8 = 2;
+    let old = TcpState::from_linux(record.u8(40)?)?;
+    let mut state = TcpState::from_linux(record.u8(41)?)?;
+    let error = record.u16(42)?;
+    let action = match state {
+        TcpState::Established => Action::Established { connect_us: None },
+        TcpState::Closed => {
+            let counted = record.u8(44)? & FLAG_COUNTED != 0;
+            if lives_on(Some(old), error) {
+                state = TcpState::TimeWait;
+            }
+            Action::Close {
+                reason: close_reason(Some(old), error),
+                bytes_sent: counted.then_some(record.u64(56)?),
+                bytes_received: counted.then_some(record.u64(64)?),
+                duration_us: None,
+            }
+        }
+        _ => Action::State { old },
+    };
+    Some(SocketObservation {
+        at,
+        stream: u16::try_from(record.u32(12)?).ok()?,
+        sequence: record.u64(16)?,
+        action,
+        socket: Socket {
+            cookie: Some(Cookie(record.u64(24)?)),
+            netns: Some(record.u32(32)?).filter(|&netns| netns != 0),
+            protocol: Protocol::Tcp,
+            local: Endpoint::new(record.ip(48, IPV4)?, record.u16(36)?),
+            remote: if old == TcpState::Listening {
+                None
+            } else {
+                remote(record.ip(52, IPV4)?, record.u16(38)?)
+            },
+            state: Some(state),
+        },
+        attribution: Attribution::Unknown,
+        owner: None,
+        uid: None,
         error: Some(error).filter(|&error| error != 0),
     })
 }
@@ -329,6 +377,19 @@ mod tests {
         ("socket_record", "flags", 88),
         ("socket_record", "local_ip", 96),
         ("socket_record", "remote_ip", 112),
+        ("brief_record", "sequence", 16),
+        ("brief_record", "cookie", 24),
+        ("brief_record", "netns", 32),
+        ("brief_record", "local_port", 36),
+        ("brief_record", "remote_port", 38),
+        ("brief_record", "old_state", 40),
+        ("brief_record", "state", 41),
+        ("brief_record", "error", 42),
+        ("brief_record", "flags", 44),
+        ("brief_record", "local_ip", 48),
+        ("brief_record", "remote_ip", 52),
+        ("brief_record", "bytes_sent", 56),
+        ("brief_record", "bytes_received", 64),
         ("owner_record", "cookie", 16),
         ("owner_record", "owner", 24),
         ("fork_record", "parent", 16),

@@ -20,7 +20,7 @@ use crate::format::clock::LocalClock;
 use crate::format::events::OwnerText;
 use crate::format::listing::{self, Modules, ProcessPorts};
 use crate::format::{initial, ports};
-use crate::read::{self, Event, Line, Moment, Open, Reader, Record, SocketRecord};
+use crate::read::{self, Event, GapRecord, Line, Moment, Open, Reader, Record, SocketRecord};
 
 /// Could the recorder name processes on the machine? (PR-EVENTS of one that
 /// could not has `unknown` owners only, as has one on which nobody was found.)
@@ -110,7 +110,12 @@ impl Derivation {
     }
 
     fn push(&mut self, record: Record) {
-        let (Some(time), Event::Socket(line)) = (record.time, record.event) else {
+        let line = match record.event {
+            Event::Socket(line) => line,
+            Event::Gap(gap) => return self.gap(&gap),
+            _ => return,
+        };
+        let Some(time) = record.time else {
             return;
         };
         if line.action.opens_port() {
@@ -138,6 +143,16 @@ impl Derivation {
             &line.socket,
             owner.as_ref(),
         );
+    }
+
+    fn gap(&mut self, gap: &GapRecord) {
+        let (Some(from), Some(to)) = (gap.from, gap.to) else {
+            return;
+        };
+        self.set_offset(from.offset_seconds);
+        ports::gap_begin(&mut self.ports, &mut self.clock, gap.lost, from.wall);
+        self.set_offset(to.offset_seconds);
+        ports::gap_end(&mut self.ports, &mut self.clock, to.wall);
     }
 
     fn finish(mut self) -> Derived {

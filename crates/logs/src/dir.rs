@@ -4,8 +4,8 @@
 //! is opened without following a link in its last part and refused if anybody
 //! could forge files in it. Every file is made and opened below the open
 //! descriptor, by a plain name, without following links, and only if it is new
-//! (`O_EXCL`) or a regular file; renaming the directory or a parent while the
-//! recorder runs changes nothing.
+//! (`O_EXCL`) or a regular file; renaming the directory or a parent turns
+//! nothing elsewhere. That it happened is seen by asking ([`Dir::place`]).
 //!
 //! Everything that this crate asks of the operating system about files is here,
 //! so that another system needs a twin of this file alone.
@@ -17,6 +17,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::Error;
 
@@ -31,6 +32,17 @@ const FILE_MODE: u32 = 0o640;
 pub(crate) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+}
+
+/// What became of the directory since it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nothing.
+    Kept,
+    /// Its path leads elsewhere or nowhere; what is in it is still somewhere.
+    Moved,
+    /// It is gone, and what was in it too.
+    Deleted,
 }
 
 /// A regular file in the directory.
@@ -74,6 +86,21 @@ impl Dir {
     /// Where a file of it is.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Is it still where it was opened? Not known is taken for yes.
+    pub(crate) fn place(&self) -> Place {
+        let Ok(held) = fs::fstat(&self.fd) else {
+            return Place::Kept;
+        };
+        if held.st_nlink == 0 {
+            return Place::Deleted;
+        }
+        match fs::lstat(&self.path) {
+            Ok(found) if (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino) => Place::Kept,
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Place::Moved,
+            Err(_) => Place::Kept,
+        }
     }
 
     /// Makes a file that is not there yet, to append to.
@@ -160,6 +187,11 @@ impl Dir {
     }
 }
 
+/// Has an open file no name any more?
+pub(crate) fn is_deleted(file: &File) -> bool {
+    fs::fstat(file).is_ok_and(|stat| stat.st_nlink == 0)
+}
+
 /// Makes the directory and its parents. Returns whether it was not there.
 fn make(path: &Path) -> Result<bool, Error> {
     let mut builder = DirBuilder::new();
@@ -195,7 +227,7 @@ fn cannot_make(path: &Path, source: io::Error) -> Error {
 
 /// Why the directory cannot be opened. The system's word for a symbolic link
 /// is the same as for a file.
-fn refusal(path: &Path, error: rustix::io::Errno) -> Error {
+fn refusal(path: &Path, error: Errno) -> Error {
     let is_link = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
     let path = path.to_path_buf();
     match io::Error::from(error).kind() {
@@ -266,5 +298,21 @@ mod tests {
         std::fs::rename(temp.path().join("logs"), temp.path().join("moved")).unwrap();
         dir.create("a").unwrap();
         assert!(temp.path().join("moved/a").exists());
+        assert_eq!(dir.place(), Place::Moved);
+    }
+
+    #[test]
+    fn what_became_of_the_directory_is_seen() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("parent/logs");
+        let dir = Dir::open(&path).unwrap();
+        assert_eq!(dir.place(), Place::Kept);
+        std::fs::rename(temp.path().join("parent"), temp.path().join("moved")).unwrap();
+        assert_eq!(dir.place(), Place::Moved);
+        std::fs::create_dir_all(&path).unwrap();
+        assert_eq!(dir.place(), Place::Moved, "another one has its name");
+        std::fs::remove_dir(temp.path().join("moved/logs")).unwrap();
+        assert_eq!(dir.place(), Place::Deleted);
+        assert_eq!(Dir::open(&path).unwrap().place(), Place::Kept);
     }
 }

@@ -84,8 +84,27 @@ pub enum Error {
         /// The process number that the other recorder left in its lock file.
         pid: Option<u32>,
     },
-    /// A directory or file cannot be created: the system's fault, or a disk
-    /// that is full.
+    /// The disk is full, or the quota used up: the administrator can make room.
+    #[error(
+        "cannot {} {}: {cause}; make room on that file system (old log sets may go) or name a directory on another one",
+        verb(*.kind), .path.display()
+    )]
+    Full {
+        /// What was to be created or written.
+        path: PathBuf,
+        /// Which of the two.
+        kind: ErrorKind,
+        /// The system's answer.
+        cause: io::Error,
+    },
+    /// Somebody deleted or moved what was being written, and it could not be
+    /// made again: the administrator's fault.
+    #[error("{}: deleted or moved away while it was being written; leave it alone or name another directory", .path.display())]
+    Gone {
+        /// The file or the directory.
+        path: PathBuf,
+    },
+    /// A directory or file cannot be created: the system's fault.
     #[error("cannot create {}", .path.display())]
     Create {
         /// What was to be created.
@@ -94,7 +113,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A file of the log set cannot be written: a full or failing disk.
+    /// A file of the log set cannot be written: a failing disk.
     #[error("cannot write {}", .path.display())]
     Write {
         /// The file.
@@ -134,7 +153,10 @@ impl Error {
             Self::ForeignOwner { .. } | Self::Denied { .. } | Self::Locked { .. } => {
                 ErrorKind::Permission
             }
-            Self::Write { .. } | Self::Read { .. } | Self::Thread { .. } => ErrorKind::Io,
+            Self::Write { .. } | Self::Gone { .. } | Self::Read { .. } | Self::Thread { .. } => {
+                ErrorKind::Io
+            }
+            Self::Full { kind, .. } => *kind,
         }
     }
 
@@ -145,14 +167,24 @@ impl Error {
         match source.kind() {
             io::ErrorKind::PermissionDenied => Self::Denied { path, source },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
+                path,
+                kind: ErrorKind::CannotCreate,
+                cause: source,
+            },
             _ => Self::Create { path, source },
         }
     }
 
     pub(crate) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write {
-            path: path.to_path_buf(),
-            source,
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
+                path,
+                kind: ErrorKind::Io,
+                cause: source,
+            },
+            _ => Self::Write { path, source },
         }
     }
 
@@ -162,6 +194,13 @@ impl Error {
             io::ErrorKind::PermissionDenied => Self::Denied { path, source },
             _ => Self::Read { path, source },
         }
+    }
+}
+
+fn verb(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::CannotCreate => "create",
+        ErrorKind::Io | ErrorKind::Permission => "write",
     }
 }
 

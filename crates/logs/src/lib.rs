@@ -55,7 +55,8 @@
 //! run that was killed. The next run does not seal it (who was not there when a
 //! file ended cannot vouch for it); it cuts off a last line that is not
 //! finished and takes the hash of what is left for its own `open`. At most the
-//! last second and that line are missing. A file under its final name always
+//! last second and that line are missing; after them nobody recorded, which the
+//! next run's first set says in a `gap` whose `lost` is null. A file under its final name always
 //! holds its whole head: while a set is being opened its PR-EVENTS is called
 //! `….jsonl.tmp`, and is of no interest to a reader. Closed PR-EVENTS and
 //! PR-PIDS files become `.zst`; where both the file and its `.zst` are there a
@@ -65,7 +66,8 @@
 //!
 //! A disk that is full stops nothing: what is recorded waits in memory, up to
 //! 16 MiB, then events are dropped and counted, and a `gap` with reason `disk`
-//! stands where they would have been. What is older than wanted, or more than
+//! stands where they would have been, and a line in PR-PORTS beside it. What
+//! the disk does not take until the end is counted in [`Unfinished`]. What is older than wanted, or more than
 //! wanted in total, goes by whole sets, the oldest first.
 
 pub mod derive;
@@ -86,11 +88,12 @@ mod seal;
 mod set;
 mod sink;
 mod stamp;
+mod unended;
 mod writer;
 
 pub use crate::error::{Error, ErrorKind};
 pub use crate::names::FileKind;
-pub use crate::report::{Notice, SetOpened, Summary, Written};
+pub use crate::report::{Notice, SetOpened, Summary, Unfinished, Written};
 pub use crate::roll::RollReason;
 pub use crate::stamp::Stamp;
 pub use crate::writer::{Logs, Options, Run, SetState};

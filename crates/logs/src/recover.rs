@@ -20,20 +20,28 @@
 //! the latest stamp. A set whose PR-EVENTS is missing, empty or does not begin
 //! with a whole `open` is passed over and left as it is.
 //!
+//! A run that ended in order left a seal that names no next set. Where the last
+//! set has another end, what happened from its last line on was recorded by
+//! nobody, and nobody can know how much that was: [`Unended`] is what the new
+//! run's first set says about it.
+//!
 //! **Invariant:** nothing found in the directory keeps a recorder from starting.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 
+use event::WallTime;
 use serde::Deserialize;
 
 use crate::dir::Dir;
 use crate::error::Error;
 use crate::names::{FileKind, FileName, Form, StoredSet, inventory};
+use crate::read::Moment;
 use crate::report::Notice;
 use crate::seal::{Link, hash_file, read_uncompressed};
 use crate::stamp::Stamp;
+use crate::unended::Unended;
 
 /// No `open` and no `seal` is longer.
 const LINE_LIMIT: u64 = 1 << 20;
@@ -42,8 +50,20 @@ const LINE_LIMIT: u64 = 1 << 20;
 #[derive(Debug, Deserialize)]
 struct Line {
     event: String,
+    time: Option<String>,
+    boot_id: Option<String>,
     previous: Option<String>,
     next: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    /// The last set there is, for the chain.
+    pub(crate) chain: Option<Link>,
+    /// The run before did not end in order.
+    pub(crate) unended: Option<Unended>,
+    pub(crate) notices: Vec<Notice>,
 }
 
 impl Line {
@@ -51,10 +71,23 @@ impl Line {
         let whole = line.strip_suffix(b"\n")?;
         serde_json::from_slice(whole).ok()
     }
+
+    fn time(&self) -> Option<WallTime> {
+        Some(Moment::parse(self.time.as_deref()?)?.wall)
+    }
+
+    fn is_seal(&self) -> bool {
+        self.event == "seal"
+    }
+
+    /// The set that a seal says comes next; none in a seal that ends a run.
+    fn next(&self) -> Option<Stamp> {
+        Stamp::parse(self.next.as_deref()?)
+    }
 }
 
-/// Puts the directory in order. Returns the last set there is, for the chain.
-pub(crate) fn recover(dir: &Dir) -> Result<(Option<Link>, Vec<Notice>), Error> {
+/// Puts the directory in order.
+pub(crate) fn recover(dir: &Dir) -> Result<Recovered, Error> {
     let list = || inventory(dir).map_err(|source| Error::read(dir.path(), source));
     for (stamp, set) in list()? {
         settle_compressed(dir, &set);
@@ -63,9 +96,12 @@ pub(crate) fn recover(dir: &Dir) -> Result<(Option<Link>, Vec<Notice>), Error> {
     let sets = list()?;
     let mut notices = Vec::new();
     let Some((stamp, name)) = last_written(dir, &sets) else {
-        return Ok((None, notices));
+        return Ok(Recovered::default());
     };
-    if name.form == Form::Plain && !is_sealed(dir, name) {
+    let seal = end_of(dir, name)
+        .and_then(|end| last_line(&end))
+        .filter(Line::is_seal);
+    if seal.is_none() {
         let torn_bytes = sets[&stamp]
             .names()
             .filter(|name| name.form == Form::Plain && name.kind != FileKind::Initial)
@@ -77,11 +113,22 @@ pub(crate) fn recover(dir: &Dir) -> Result<(Option<Link>, Vec<Notice>), Error> {
             torn_bytes,
         });
     }
+    let next = seal.as_ref().and_then(Line::next);
+    let missing = next.filter(|next| !sets.contains_key(next));
+    let is_ended = seal.is_some() && missing.is_none();
     let link = Link {
         stamp,
         sha256: hash_file(dir, name).ok(),
     };
-    Ok((Some(link), notices))
+    Ok(Recovered {
+        chain: Some(link),
+        unended: (!is_ended).then(|| Unended {
+            last: end_of(dir, name).and_then(|end| last_time(&end)),
+            boot_id: first_line(dir, name).and_then(|open| open.boot_id),
+            missing,
+        }),
+        notices,
+    })
 }
 
 /// Ends a compression that was interrupted.
@@ -141,10 +188,11 @@ fn is_named_by_its_previous(dir: &Dir, stamp: Stamp, draft: FileName) -> bool {
         return false;
     };
     // It was sealed a moment ago, so it is not compressed yet.
-    last_line(dir, FileName::new(FileKind::Events, previous, Form::Plain))
-        .filter(|line| line.event == "seal")
-        .and_then(|seal| seal.next)
-        .is_some_and(|next| Stamp::parse(&next) == Some(stamp))
+    end_of(dir, FileName::new(FileKind::Events, previous, Form::Plain))
+        .and_then(|end| last_line(&end))
+        .filter(Line::is_seal)
+        .and_then(|seal| seal.next())
+        .is_some_and(|next| next == stamp)
 }
 
 /// The set that no other names as its previous one, and its PR-EVENTS.
@@ -182,21 +230,41 @@ fn first_line(dir: &Dir, name: FileName) -> Option<Line> {
     Line::parse(&line).filter(|line| line.event == "open")
 }
 
-/// The last line of a file that is not compressed, if it is whole.
-fn last_line(dir: &Dir, name: FileName) -> Option<Line> {
-    let mut file = dir.read(&name.to_string()).ok()?;
-    let length = file.metadata().ok()?.len();
-    let start = length.saturating_sub(LINE_LIMIT);
-    file.seek(SeekFrom::Start(start)).ok()?;
+/// The end of what was written to a file, as long as a line may be.
+fn end_of(dir: &Dir, name: FileName) -> Option<Vec<u8>> {
     let mut end = Vec::new();
-    file.take(LINE_LIMIT).read_to_end(&mut end).ok()?;
-    let whole = end.strip_suffix(b"\n")?;
-    let line_start = whole.iter().rposition(|&byte| byte == b'\n');
-    Line::parse(&end[line_start.map_or(0, |at| at + 1)..])
+    if matches!(name.form, Form::Plain | Form::Draft) {
+        let mut file = dir.read(&name.to_string()).ok()?;
+        let length = file.metadata().ok()?.len();
+        let start = length.saturating_sub(LINE_LIMIT);
+        file.seek(SeekFrom::Start(start)).ok()?;
+        file.take(LINE_LIMIT).read_to_end(&mut end).ok()?;
+        return Some(end);
+    }
+    let limit = usize::try_from(LINE_LIMIT).ok()?;
+    let mut reader = read_uncompressed(dir, name).ok()?;
+    while reader
+        .by_ref()
+        .take(LINE_LIMIT)
+        .read_to_end(&mut end)
+        .ok()?
+        > 0
+    {
+        end.drain(..end.len().saturating_sub(limit));
+    }
+    Some(end)
 }
 
-fn is_sealed(dir: &Dir, name: FileName) -> bool {
-    last_line(dir, name).is_some_and(|line| line.event == "seal")
+/// The last line, if it is whole.
+fn last_line(end: &[u8]) -> Option<Line> {
+    Line::parse(end.split_inclusive(|&byte| byte == b'\n').next_back()?)
+}
+
+/// The time of the last line that has one.
+fn last_time(end: &[u8]) -> Option<WallTime> {
+    end.split_inclusive(|&byte| byte == b'\n')
+        .rev()
+        .find_map(|line| Line::parse(line)?.time())
 }
 
 /// Cuts off what stands behind the last line. Returns how many bytes that was.
@@ -254,14 +322,14 @@ mod tests {
     }
 
     fn last(dir: &Dir) -> Option<String> {
-        let (link, _) = recover(dir).unwrap();
-        link.map(|link| link.stamp.to_string())
+        let chain = recover(dir).unwrap().chain;
+        chain.map(|link| link.stamp.to_string())
     }
 
     #[test]
     fn an_empty_directory_has_no_chain() {
         let (_temp, dir) = directory(&[]);
-        assert_eq!(recover(&dir).unwrap(), (None, vec![]));
+        assert_eq!(recover(&dir).unwrap(), Recovered::default());
     }
 
     #[test]
@@ -322,7 +390,7 @@ mod tests {
             ("PR-PORTS-26-11-3-8-0-0.log", b"a,b\nc,"),
             ("PR-INITIAL-26-11-3-8-0-0.log", b"no end"),
         ]);
-        let (link, notices) = recover(&dir).unwrap();
+        let Recovered { chain, notices, .. } = recover(&dir).unwrap();
         let stamp = Stamp::parse("26-11-3-8-0-0").unwrap();
         let torn_bytes = (events.len() - whole) as u64;
         assert_eq!(
@@ -334,7 +402,7 @@ mod tests {
         );
         let mut digest = crate::seal::Digest::default();
         digest.update(&events[..whole]);
-        assert_eq!(link.unwrap().sha256, Some(digest.hex()));
+        assert_eq!(chain.unwrap().sha256, Some(digest.hex()));
         let read = |name| std::fs::read(dir.path_of(name)).unwrap();
         assert_eq!(read("PR-EVENTS-26-11-3-8-0-0.jsonl"), events[..whole]);
         assert_eq!(read("PR-PORTS-26-11-3-8-0-0.log"), b"a,b\n");
@@ -366,6 +434,40 @@ mod tests {
         ]);
         assert_eq!(last(&dir).as_deref(), Some("26-11-3-8-0-0"));
         assert_eq!(names(&dir), ["PR-EVENTS-26-11-3-8-0-0.jsonl"]);
+    }
+
+    #[test]
+    fn an_end_that_is_not_in_order_is_found_compressed_or_not() {
+        const OPEN: &[u8] = b"{\"event\":\"open\",\"time\":\"1970-01-01T00:00:01Z\",\
+            \"boot_id\":\"b\"}\n";
+        const LISTEN: &[u8] = b"{\"event\":\"listen\",\"time\":\"1970-01-01T00:00:02Z\"}\n";
+        const DAMAGED: &[u8] = b"\0\0\0\n";
+        const SEAL: &[u8] = b"{\"event\":\"seal\",\"time\":\"1970-01-01T00:00:03Z\"}\n";
+        const NAMES_NEXT: &[u8] = b"{\"event\":\"seal\",\"time\":\"1970-01-01T00:00:03Z\",\
+            \"next\":\"26-11-3-9-0-0\"}\n";
+        let name = "PR-EVENTS-26-11-3-8-0-0.jsonl";
+        for (lines, expected) in [
+            ([OPEN, SEAL].as_slice(), None),
+            (&[OPEN], Some((1, false))),
+            (&[OPEN, LISTEN], Some((2, false))),
+            (&[OPEN, LISTEN, DAMAGED], Some((2, false))),
+            (&[OPEN, LISTEN, NAMES_NEXT], Some((3, true))),
+        ] {
+            let bytes = lines.concat();
+            let packed = zstd::encode_all(&*bytes, 1).unwrap();
+            for (name, bytes) in [(name.to_owned(), &bytes), (format!("{name}.zst"), &packed)] {
+                let (_temp, dir) = directory(&[(&name, bytes)]);
+                let unended = recover(&dir).unwrap().unended;
+                let found = unended.as_ref().map(|unended| {
+                    assert_eq!(unended.boot_id.as_deref(), Some("b"));
+                    (
+                        unended.last.unwrap().0 / 1_000_000,
+                        unended.missing.is_some(),
+                    )
+                });
+                assert_eq!(found, expected, "{name} {lines:?}");
+            }
+        }
     }
 
     #[test]

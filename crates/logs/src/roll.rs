@@ -35,6 +35,8 @@ pub enum RollReason {
     Request,
     /// A file reached its size.
     Size,
+    /// Somebody deleted or moved a file of the set, or the directory.
+    Gone,
 }
 
 /// A local day as a span of wall time.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::dir::Dir;
 use crate::error::Error;
 use crate::format::clock::LocalClock;
-use crate::format::events::{EventsEncoder, Opening};
+use crate::format::events::{EventsEncoder, Gap, Opening};
 use crate::format::{pids, ports};
 use crate::names::{FileKind, FileName, Form, inventory};
 use crate::roll::{Day, is_full};
@@ -27,6 +27,17 @@ use event::{Action, WallTime};
 /// So much of a snapshot is written at once.
 const CHUNK: usize = 256 * 1024;
 
+/// The lines that the ledger counts.
+const COUNTED: [&str; 7] = [
+    "accept",
+    "bind",
+    "close",
+    "connect",
+    "established",
+    "listen",
+    "state",
+];
+
 /// How many stamps are tried. Beyond that somebody makes files on purpose.
 const ATTEMPTS: u32 = 100;
 
@@ -34,8 +45,20 @@ const ATTEMPTS: u32 = 100;
 pub(crate) struct OpenSet {
     pub(crate) stamp: Stamp,
     pub(crate) day: Day,
+    /// The directory is another one by now.
+    pub(crate) is_left_behind: bool,
+    /// When it was opened.
+    pub(crate) opened: WallTime,
     /// The number of the first line in PR-EVENTS.
-    first_seq: u64,
+    pub(crate) first_seq: u64,
+    /// What happened to sockets and is in PR-EVENTS or waits to be.
+    pub(crate) events_kept: u64,
+    /// The same for the rows of PR-PORTS.
+    pub(crate) rows_kept: u64,
+    /// Rows that found no room, and no line says so yet.
+    pub(crate) rows_missing: u64,
+    /// The same for the entries of PR-PIDS.
+    pub(crate) entries_missing: u64,
     initial: Sink,
     pub(crate) ports: Sink,
     pub(crate) pids: Sink,
@@ -89,12 +112,49 @@ impl OpenSet {
         FileName::new(FileKind::Events, self.stamp, Form::Plain)
     }
 
-    /// The bytes of all four files.
+    /// The bytes in those of the four files that are there.
     pub(crate) fn bytes(&self) -> u64 {
         [&self.initial, &self.ports, &self.pids, &self.events]
-            .map(Sink::length)
-            .iter()
+            .into_iter()
+            .filter(|sink| !sink.is_deleted())
+            .map(Sink::written)
             .sum()
+    }
+
+    /// The first of its files that is no longer in the directory, and whether
+    /// it is no longer anywhere.
+    pub(crate) fn missing(&self, dir: &Dir) -> Option<(FileName, bool)> {
+        [
+            (FileKind::Events, &self.events),
+            (FileKind::Ports, &self.ports),
+            (FileKind::Pids, &self.pids),
+            (FileKind::Initial, &self.initial),
+        ]
+        .into_iter()
+        .map(|(kind, sink)| {
+            let name = FileName::new(kind, self.stamp, Form::Plain);
+            (name, sink.is_deleted())
+        })
+        .find(|(name, is_deleted)| *is_deleted || !dir.exists(&name.to_string()))
+    }
+
+    /// How many events will never be in PR-EVENTS if nothing more is written.
+    pub(crate) fn events_unwritten(&self) -> u64 {
+        if self.events.is_deleted() {
+            return self.events_kept;
+        }
+        count_lines(self.events.unwritten(), is_counted_line)
+    }
+
+    /// The same for the rows of PR-PORTS and the entries of PR-PIDS.
+    pub(crate) fn rows_unwritten(&self) -> u64 {
+        let rows = if self.ports.is_deleted() {
+            self.rows_kept
+        } else {
+            count_lines(self.ports.unwritten(), |_| true)
+        };
+        let entries = count_lines(self.pids.unwritten(), pids::begins_entry);
+        rows + entries + self.rows_missing + self.entries_missing
     }
 
     /// Gives the files away, to be closed elsewhere.
@@ -105,11 +165,47 @@ impl OpenSet {
     }
 }
 
+/// Is this an event of the kernel, so that the ledger counts it?
+pub(crate) fn is_counted(action: &Action) -> bool {
+    match action {
+        Action::Accept
+        | Action::Bind
+        | Action::Close { .. }
+        | Action::Connect
+        | Action::Established { .. }
+        | Action::Listen
+        | Action::State { .. } => true,
+        Action::Discover | Action::Snapshot | Action::Vanish => false,
+    }
+}
+
+/// The same, asked of a line of ours.
+fn is_counted_line(line: &[u8]) -> bool {
+    let key = b"\"event\":\"";
+    let Some(at) = line.windows(key.len()).position(|window| window == key) else {
+        return false;
+    };
+    let name = &line[at + key.len()..];
+    COUNTED.iter().any(|event| {
+        let rest = name.strip_prefix(event.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"\""))
+    })
+}
+
+fn count_lines(lines: &[u8], is_counted: impl Fn(&[u8]) -> bool) -> u64 {
+    lines
+        .split_inclusive(|&byte| byte == b'\n')
+        .map(|line| u64::from(is_counted(line)))
+        .sum()
+}
+
 /// What stands in the head of a set.
 pub(crate) struct Head<'a> {
     pub(crate) run: &'a Run,
     pub(crate) previous: Option<&'a Link>,
     pub(crate) state: &'a dyn SetState,
+    /// What is missing before the set.
+    pub(crate) gaps: &'a [Gap<'a>],
     pub(crate) now: WallTime,
 }
 
@@ -176,7 +272,13 @@ impl Draft {
         let set = OpenSet {
             stamp,
             day,
+            is_left_behind: false,
+            opened: WallTime(0),
             first_seq: 0,
+            events_kept: 0,
+            rows_kept: 0,
+            rows_missing: 0,
+            entries_missing: 0,
             events: Sink::hashed(make(FileKind::Events, Form::Draft)?),
             initial: Sink::new(make(FileKind::Initial, Form::Plain)?),
             ports: Sink::new(make(FileKind::Ports, Form::Plain)?),
@@ -210,6 +312,9 @@ impl Draft {
         drained.map_err(|error| failed(FileKind::Initial, error))?;
 
         ports::header(set.ports.buffer(), &set.stamp.to_string());
+        for gap in head.gaps {
+            ports::gap(set.ports.buffer(), clock, gap);
+        }
         set.ports.end_head();
         let drained = set.ports.drain();
         drained.map_err(|error| failed(FileKind::Ports, error))?;
@@ -265,6 +370,7 @@ fn write_snapshot(
         hooks: &run.hooks,
         degraded: &run.degraded,
     };
+    set.opened = head.now;
     set.first_seq = encoder.next_seq();
     let events = &mut set.events;
     encoder.open(events.buffer(), clock, head.now, &opening);
@@ -295,6 +401,9 @@ fn write_snapshot(
         return Err(error);
     }
     encoder.snapshot_end(events.buffer(), clock, head.now, sockets);
+    for gap in head.gaps {
+        encoder.gap(events.buffer(), clock, head.now, gap);
+    }
     events.end_head();
     events.drain()
 }

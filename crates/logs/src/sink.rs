@@ -13,7 +13,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 
-use crate::dir::Dir;
+use crate::dir::{Dir, is_deleted};
 use crate::seal::Digest;
 
 /// A buffer is not kept when it is larger than this.
@@ -27,6 +27,8 @@ pub(crate) trait Disk: Send {
     fn cut(&mut self, length: u64) -> io::Result<()>;
     /// Waits until everything would survive a power failure.
     fn sync(&mut self) -> io::Result<()>;
+    /// Did somebody delete the file? What is written goes with it.
+    fn is_deleted(&self) -> bool;
 }
 
 impl Disk for File {
@@ -40,6 +42,10 @@ impl Disk for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
+    }
+
+    fn is_deleted(&self) -> bool {
+        is_deleted(self)
     }
 }
 
@@ -90,6 +96,21 @@ impl Sink {
     /// To append whole lines to.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
+    }
+
+    /// What waits: whole lines.
+    pub(crate) fn unwritten(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// How many bytes are in the file.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Did somebody delete the file?
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.disk.is_deleted()
     }
 
     /// How many bytes wait.
@@ -299,6 +320,10 @@ pub(crate) mod tests {
 
         fn sync(&mut self) -> io::Result<()> {
             Ok(())
+        }
+
+        fn is_deleted(&self) -> bool {
+            self.file.as_ref().is_some_and(is_deleted)
         }
     }
 

@@ -76,6 +76,15 @@ impl Stamp {
         }
     }
 
+    /// This stamp, or the one after `other` if that is of the same second.
+    pub(crate) fn after(self, other: Self) -> Self {
+        if self.time == other.time && self.copy <= other.copy {
+            other.next_copy()
+        } else {
+            self
+        }
+    }
+
     /// The local date.
     pub fn date(self) -> Date {
         self.time.date()

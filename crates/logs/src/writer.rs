@@ -13,32 +13,38 @@
 //!
 //! **A new set** that cannot be opened leaves the old one in use.
 //! [`Logs::roll_due`] asks for it again, each time a little later.
-
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+//!
+//! **Files that go.** Somebody may delete or move a file that is being written,
+//! or the whole directory. [`Logs::flush`] looks for that; a new set is then
+//! due. Events that were kept and went with a file become lost ones, inside a
+//! `gap`: [`Logs::withdrawn`] says how many, so that its caller's books stay
+//! right.
 
 use event::{Action, Attribution, Socket, WallTime};
 use jiff::tz::TimeZone;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::compress::Keeper;
 use crate::dir::Dir;
 use crate::error::Error;
 use crate::format::clock::LocalClock;
 use crate::format::events::{Counters, EventsEncoder, Gap, OwnerText};
-use crate::format::ports;
+use crate::format::{pids, ports};
 use crate::lock::Lock;
 use crate::losses::{DISK, Losses};
-use crate::names::inventory;
-use crate::recover::recover;
-use crate::report::{Notice, Summary, Written};
+use crate::recover::{Recovered, recover};
+use crate::report::{Notice, Written};
 use crate::retain::Retention;
 use crate::seal::Link;
-use crate::set::OpenSet;
+use crate::set::{OpenSet, is_counted};
 use crate::sink::Create;
 use crate::stamp::Stamp;
+use crate::unended::Unended;
 
+mod end;
+mod gone;
 mod turn;
 mod upkeep;
 
@@ -49,9 +55,6 @@ const WRITE_AT: usize = 256 * 1024;
 
 /// When so much waits for a file that cannot be written, events are dropped.
 const MOST_WAITING: usize = 16 * 1024 * 1024;
-
-/// At the end the compression of what is left may take this long.
-const LAST_COMPRESSION: Duration = Duration::from_secs(10);
 
 /// What the user chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,11 +128,18 @@ pub struct Logs {
     losses: Losses,
     backoff: Option<Backoff>,
     notices: Vec<Notice>,
+    /// The run before did not end in order, and no line says so yet.
+    unended: Option<Unended>,
+    /// What is being written was deleted or moved.
+    gone: bool,
     sets: u64,
+    gone_sets: u64,
+    lines: u64,
     bytes: u64,
     lost: u64,
+    withdrawn: u64,
     /// Last, so that it is given back when all else is over.
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// A time in which writing fails.
@@ -161,7 +171,11 @@ impl Logs {
     ) -> Result<(Self, Vec<Notice>), Error> {
         let dir = Arc::new(Dir::open(&options.dir)?);
         let lock = Lock::take(&dir)?;
-        let (chain, notices) = recover(&dir)?;
+        let Recovered {
+            chain,
+            unended,
+            notices,
+        } = recover(&dir)?;
         let capacity = || dir.capacity().unwrap_or(u64::MAX);
         let total = options.max_total;
         let retention = Retention {
@@ -185,10 +199,15 @@ impl Logs {
             losses: Losses::default(),
             backoff: None,
             notices,
+            unended,
+            gone: false,
             sets: 0,
+            gone_sets: 0,
+            lines: 0,
             bytes: 0,
             lost: 0,
-            _lock: lock,
+            withdrawn: 0,
+            lock,
         };
         logs.maintain(now);
         let notices = logs.notices();
@@ -231,10 +250,11 @@ impl Logs {
         error: Option<&str>,
     ) -> Written {
         let Some((set, encoder, clock)) = self.recording() else {
-            return self.drop_event(t);
+            return self.drop_event(t, action);
         };
         let out = set.events.buffer();
         encoder.socket(out, clock, t, action, socket, attribution, owner, error);
+        set.events_kept += u64::from(is_counted(action));
         let is_enough = set.events.waiting() >= WRITE_AT;
         if action.opens_port() {
             self.port(t, socket, owner);
@@ -249,6 +269,7 @@ impl Logs {
     pub fn gap(&mut self, t: WallTime, gap: &Gap<'_>) {
         if let Some((set, encoder, clock)) = self.recording() {
             encoder.gap(set.events.buffer(), clock, t, gap);
+            ports::gap(set.ports.buffer(), clock, gap);
         } else {
             self.losses.add(gap.reason, gap.lost, gap.from, gap.to);
         }
@@ -270,8 +291,13 @@ impl Logs {
             return;
         };
         if set.pids.waiting() >= MOST_WAITING {
+            set.entries_missing += 1;
             self.lose_row();
             return;
+        }
+        if set.entries_missing > 0 {
+            let entries = std::mem::take(&mut set.entries_missing);
+            pids::missing(set.pids.buffer(), &mut self.clock, t, entries);
         }
         set.pids.buffer().extend_from_slice(entry);
         if set.pids.waiting() >= WRITE_AT {
@@ -282,7 +308,14 @@ impl Logs {
     /// Writes everything that waits. Returns whether it reached the files; if
     /// not, it still waits. To be called each second.
     pub fn flush(&mut self, now: WallTime) -> bool {
+        self.look();
         self.settle(now).is_ok()
+    }
+
+    /// How many events that were [`Written::Kept`] are lost after all, inside
+    /// a `gap`, since the last call: somebody deleted the file.
+    pub fn withdrawn(&mut self) -> u64 {
+        std::mem::take(&mut self.withdrawn)
     }
 
     /// What the administrator should hear of since the last call.
@@ -290,36 +323,6 @@ impl Logs {
         let mut notices = std::mem::take(&mut self.notices);
         notices.extend(self.keeper.notices());
         notices
-    }
-
-    /// Seals the last set and waits until its files are safe.
-    pub fn close(mut self, now: WallTime) -> Result<Summary, Error> {
-        let settled = self.settle(now);
-        let mut unwritten = settled.err();
-        if let Some(mut set) = self.current.take() {
-            if unwritten.is_none() {
-                unwritten = self.seal_last(&mut set, now).err();
-            }
-            self.bytes += set.bytes();
-            self.keeper.sync(set.into_disks());
-            // Retention waits for the next start: the set that was recorded a
-            // moment ago is not what somebody wants to lose now.
-            if let Ok(sets) = inventory(&self.dir) {
-                self.compress_closed(&sets);
-            }
-        }
-        let mut notices = self.notices();
-        notices.extend(self.keeper.finish(LAST_COMPRESSION));
-        match unwritten {
-            Some(error) => Err(error),
-            None => Ok(Summary {
-                sets: self.sets,
-                lines: self.encoder.next_seq(),
-                bytes: self.bytes,
-                lost: self.lost,
-                notices,
-            }),
-        }
     }
 
     /// What is needed to add to PR-EVENTS, if something may be added.
@@ -331,11 +334,13 @@ impl Logs {
     }
 
     #[cold]
-    fn drop_event(&mut self, t: WallTime) -> Written {
-        self.losses.add(DISK, 1, t, t);
+    fn drop_event(&mut self, t: WallTime, action: &Action) -> Written {
+        self.losses.add(DISK, Some(1), t, t);
         self.lost += 1;
         if let Some(outage) = &mut self.outage {
             outage.lost += 1;
+            // Its row goes with it, and the line about the gap stands for both.
+            outage.rows_lost += u64::from(action.opens_port());
         }
         Written::Dropped
     }
@@ -353,10 +358,15 @@ impl Logs {
             return;
         };
         if set.ports.waiting() >= MOST_WAITING {
+            set.rows_missing += 1;
             self.lose_row();
             return;
         }
+        set.rows_kept += 1;
         let out = set.ports.buffer();
+        if set.rows_missing > 0 {
+            ports::missing(out, std::mem::take(&mut set.rows_missing));
+        }
         if self.run.names_processes {
             ports::row(out, &mut self.clock, t, socket, Some(owner));
         } else {
@@ -389,8 +399,16 @@ impl Logs {
                 }
                 return Err(Error::write(&path, source));
             }
-            if self.losses.is_empty() {
+            if self.losses.is_empty() && set.rows_missing + set.entries_missing == 0 {
                 break;
+            }
+            if set.rows_missing > 0 {
+                let rows = std::mem::take(&mut set.rows_missing);
+                ports::missing(set.ports.buffer(), rows);
+            }
+            if set.entries_missing > 0 {
+                let entries = std::mem::take(&mut set.entries_missing);
+                pids::missing(set.pids.buffer(), &mut self.clock, now, entries);
             }
             for loss in self.losses.take() {
                 let gap = Gap {
@@ -401,6 +419,7 @@ impl Logs {
                 };
                 let out = set.events.buffer();
                 self.encoder.gap(out, &mut self.clock, now, &gap);
+                ports::gap(set.ports.buffer(), &mut self.clock, &gap);
             }
         }
         if let Some(outage) = self.outage.take() {

@@ -49,6 +49,12 @@ impl Set {
         }
     }
 
+    fn misses(&mut self, gap: &Gap<'_>) {
+        let (encoder, clock) = (&mut self.encoder, &mut self.clock);
+        encoder.gap(&mut self.events, clock, self.now, gap);
+        ports::gap(&mut self.ports, clock, gap);
+    }
+
     fn happens(
         &mut self,
         action: Action,
@@ -312,13 +318,18 @@ fn live(set: &mut Set, sshd: &Process, villain: &Process) {
     // Here the clocks go back.
     set.now = WallTime(START.0 + 2_000_000);
     let gap = Gap {
-        lost: 3,
+        lost: Some(3),
         from: START,
         to: set.now,
         reason: "the ring was full",
     };
-    set.encoder
-        .gap(&mut set.events, &mut set.clock, set.now, &gap);
+    set.misses(&gap);
+    let unknown = Gap {
+        lost: None,
+        reason: "the recorder did not stop in order (killed, or the machine went down)",
+        ..gap
+    };
+    set.misses(&unknown);
     let close = Action::Close {
         reason: CloseReason::Closed,
         bytes_sent: Some(0),

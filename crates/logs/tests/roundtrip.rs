@@ -8,10 +8,10 @@ use event::{
 };
 use jiff::tz::{Offset, TimeZone};
 use logs::format::clock::LocalClock;
-use logs::format::events::{EventsEncoder, OwnerText};
+use logs::format::events::{EventsEncoder, Gap, OwnerText};
 use logs::format::listing::{Modules, ProcessPorts};
 use logs::format::{pids, ports};
-use logs::read::{Event, Moment, Record, SocketRecord};
+use logs::read::{Event, GapRecord, Moment, Record, SocketRecord};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -169,6 +169,35 @@ proptest! {
                 error,
             })),
         });
+    }
+
+    #[test]
+    fn a_gap_is_read_as_it_was_written_and_no_row_in_pr_ports(
+        (t, from, to) in (wall(), wall(), wall()),
+        lost in any::<Option<u64>>(),
+        reason in hostile(),
+    ) {
+        let mut clock = LocalClock::new(TimeZone::UTC);
+        let gap = Gap { lost, from, to, reason: &reason };
+        let mut line = Vec::new();
+        EventsEncoder::new(7).gap(&mut line, &mut clock, t, &gap);
+
+        prop_assert_eq!(line.pop(), Some(b'\n'));
+        let moment = |wall| Some(Moment { wall, offset_seconds: 0 });
+        prop_assert_eq!(Record::parse(&line).unwrap(), Record {
+            seq: Some(7),
+            time: moment(t),
+            event: Event::Gap(Box::new(GapRecord {
+                lost,
+                from: moment(from),
+                to: moment(to),
+                reason: Some(reason.clone()),
+            })),
+        });
+        let mut note = Vec::new();
+        ports::gap(&mut note, &mut clock, &gap);
+        prop_assert_eq!(note.iter().position(|&byte| byte == b'\n'), Some(note.len() - 1));
+        prop_assert!(!note.contains(&b','));
     }
 
     #[test]

@@ -142,6 +142,13 @@ fn longest_zeros(groups: [u16; 8]) -> Range<usize> {
     longest
 }
 
+/// Appends `1 row` or `2 rows`.
+pub(super) fn push_count(out: &mut Vec<u8>, count: u64, [one, many]: [&str; 2]) {
+    push_u64(out, count);
+    out.push(b' ');
+    out.extend_from_slice(if count == 1 { one } else { many }.as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

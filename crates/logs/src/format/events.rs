@@ -75,8 +75,8 @@ pub struct Opening<'a> {
 /// Events were lost.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap<'a> {
-    /// How many.
-    pub lost: u64,
+    /// How many; none if nobody can know.
+    pub lost: Option<u64>,
     /// None of them was before.
     pub from: WallTime,
     /// None of them was after.
@@ -203,7 +203,7 @@ impl EventsEncoder {
     pub fn gap(&mut self, out: &mut Vec<u8>, clock: &mut LocalClock, t: WallTime, gap: &Gap<'_>) {
         self.begin(out, clock, t, "gap");
         out.extend_from_slice(b"\",\"lost\":");
-        push_u64(out, gap.lost);
+        push_number_or_null(out, gap.lost);
         out.extend_from_slice(b",\"from\":\"");
         clock.push_rfc3339(out, gap.from);
         out.extend_from_slice(b"\",\"to\":\"");

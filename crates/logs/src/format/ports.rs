@@ -14,6 +14,15 @@
 //! one line and ten fields. The original never quoted; names that need it did
 //! not occur to it.
 //!
+//! Where rows are missing a line says so ([`gap`], [`missing`]):
+//!
+//! ```text
+//! Not recorded: 17 events from 26/11/22 9:05:5 to 26/11/22 9:05:7 (see the gap in PR-EVENTS)
+//! ```
+//!
+//! It has no comma, as the lines of the header, so that a reader of rows passes
+//! over it.
+//!
 //! Where a machine does not let us name any process the rows end after seven
 //! fields ([`row_without_process`]), as the original's did on Windows 2000.
 
@@ -21,7 +30,8 @@ use event::{Protocol, Socket, WallTime};
 
 use super::CLASSIC_VERSION;
 use super::clock::LocalClock;
-use super::decimal::{push_ip, push_u64};
+use super::decimal::{push_count, push_ip, push_u64};
+use super::events::Gap;
 use super::owner::{OwnerText, UNKNOWN_IN_PORTS};
 
 /// Appends what stands above the rows. `stamp` is that of the set.
@@ -63,6 +73,53 @@ pub fn row_without_process(
 ) {
     push_socket(out, clock, t, socket);
     out.push(b'\n');
+}
+
+/// Appends a line that says what a `gap` in PR-EVENTS says.
+pub fn gap(out: &mut Vec<u8>, clock: &mut LocalClock, gap: &Gap<'_>) {
+    gap_begin(out, clock, gap.lost, gap.from);
+    gap_end(out, clock, gap.to);
+}
+
+/// The first half of that line; the second one may be in another local time.
+pub(crate) fn gap_begin(
+    out: &mut Vec<u8>,
+    clock: &mut LocalClock,
+    lost: Option<u64>,
+    from: WallTime,
+) {
+    out.extend_from_slice(b"Not recorded: ");
+    match lost {
+        Some(lost) => push_count(out, lost, ["event", "events"]),
+        None => out.extend_from_slice(b"an unknown number of events"),
+    }
+    out.extend_from_slice(b" from ");
+    push_moment(out, clock, from);
+}
+
+/// The second half.
+pub(crate) fn gap_end(out: &mut Vec<u8>, clock: &mut LocalClock, to: WallTime) {
+    out.extend_from_slice(b" to ");
+    push_moment(out, clock, to);
+    out.extend_from_slice(b" (see the gap in PR-EVENTS)\n");
+}
+
+/// Appends a line that says that rows are missing here, and only here.
+pub fn missing(out: &mut Vec<u8>, rows: u64) {
+    out.extend_from_slice(b"Not recorded: ");
+    push_count(out, rows, ["row", "rows"]);
+    out.extend_from_slice(b" (see PR-EVENTS)\n");
+}
+
+/// Date and time as in a row, but without the comma.
+fn push_moment(out: &mut Vec<u8>, clock: &mut LocalClock, t: WallTime) {
+    let start = out.len();
+    clock.push_ports_stamp(out, t);
+    for byte in &mut out[start..] {
+        if *byte == b',' {
+            *byte = b' ';
+        }
+    }
 }
 
 /// The first seven fields.

@@ -100,7 +100,7 @@ pub struct SocketRecord {
 /// Events were lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GapRecord {
-    /// How many.
+    /// How many; none if that is unknown, as after a recorder was killed.
     pub lost: Option<u64>,
     /// None of them was before.
     pub from: Option<Moment>,
@@ -236,7 +236,7 @@ impl<'de> Deserialize<'de> for Moment {
 
 impl Moment {
     /// Reads RFC 3339 with any precision; what is below a microsecond is cut.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let pieces = jiff::fmt::temporal::DateTimeParser::new()
             .parse_pieces(text)
             .ok()?;

@@ -136,7 +136,7 @@ fn a_full_disk_costs_only_what_does_not_fit_into_memory() {
         Written::Dropped
     );
     let gap = Gap {
-        lost: 7,
+        lost: Some(7),
         from: START,
         to: START,
         reason: "ring",
@@ -148,12 +148,28 @@ fn a_full_disk_costs_only_what_does_not_fit_into_memory() {
         logs.notices(),
         [Notice::WriteWorks {
             lost: 1000,
-            rows_lost: 0
+            // Each of the events would have had a row.
+            rows_lost: 1000
         }]
     );
     assert_eq!(listen(&mut logs, 0), Written::Kept);
+    let stamp = logs.current().unwrap();
     let summary = logs.close(START).unwrap();
     assert_eq!(summary.lost, 1000);
+    let rows = std::fs::read_to_string(temp.path().join(format!("PR-PORTS-{stamp}.log"))).unwrap();
+    let notes: Vec<_> = rows
+        .lines()
+        .filter(|line| line.starts_with("Not recorded: "))
+        .collect();
+    assert_eq!(
+        notes,
+        [
+            "Not recorded: 1000 events from 26/11/22 11:12:5 to 26/11/22 11:12:5 (see the gap in \
+             PR-EVENTS)",
+            "Not recorded: 7 events from 26/11/22 11:12:5 to 26/11/22 11:12:5 (see the gap in \
+             PR-EVENTS)",
+        ]
+    );
 
     let lines = record(temp.path());
     assert_no_holes(&lines);
@@ -293,8 +309,99 @@ fn an_end_that_cannot_be_written_is_an_error() {
     logs.roll(START, RollReason::Start, &State(0)).unwrap();
     let _ = listen(&mut logs, 1);
     faults.set_room(Some(0));
-    let error = logs.close(START).unwrap_err();
-    assert_eq!(error.kind(), crate::ErrorKind::Io);
+    let unfinished = logs.close(START).unwrap_err();
+    assert_eq!(unfinished.error.kind(), crate::ErrorKind::Io);
+    assert_eq!((unfinished.events, unfinished.rows), (1, 1));
+    assert_eq!(unfinished.summary.lost, 1);
+    // `open` and `snapshot-end`.
+    assert_eq!((unfinished.summary.sets, unfinished.summary.lines), (1, 2));
+}
+
+/// The disk fills up at each byte of the end in turn: what is said to be lost
+/// is what is not there.
+#[test]
+fn what_the_end_lacks_is_counted() {
+    let mut lacking = Vec::new();
+    for room in (0..4_000).step_by(97) {
+        let temp = tempfile::tempdir().unwrap();
+        let faults = Faults::default();
+        let mut logs = logs(temp.path(), &faults);
+        logs.roll(START, RollReason::Start, &State(1)).unwrap();
+        for n in 0..5 {
+            assert_eq!(listen(&mut logs, n), Written::Kept);
+        }
+        let counters = Counters::default();
+        assert_eq!(logs.counters(START, &counters, 0), Written::Kept);
+        let mut entry = Vec::new();
+        let ports = crate::format::listing::ProcessPorts {
+            process: None,
+            sockets: &[],
+            modules: crate::format::listing::Modules::Known(&[]),
+        };
+        pids::entry(&mut entry, &mut logs.clock, START, &ports, 1, 1);
+        logs.pids(START, &entry);
+        let ports = temp
+            .path()
+            .join(format!("PR-PORTS-{}.log", logs.current().unwrap()));
+        faults.set_room(Some(room));
+        let (summary, events, rows) = match logs.close(START) {
+            Ok(summary) => (summary, 0, 0),
+            Err(end) => {
+                let (events, rows) = (end.events, end.rows);
+                (end.summary, events, rows)
+            }
+        };
+        let lines = record(temp.path());
+        assert_no_holes(&lines);
+        assert_eq!(lines.len() as u64, summary.lines, "room for {room}");
+        assert_eq!(
+            count(&lines, "listen") as u64 + events,
+            5,
+            "room for {room}"
+        );
+        assert_eq!(summary.lost, events);
+        let text = std::fs::read_to_string(ports).unwrap();
+        let there = text.lines().filter(|row| row.contains(",TCP,")).count();
+        assert!((there as u64..=there as u64 + 1).contains(&(6 - rows.min(6))) || rows == 0);
+        lacking.push((events, rows));
+    }
+    assert_eq!(lacking.first(), Some(&(5, 6)));
+    assert_eq!(lacking.last(), Some(&(0, 0)));
+    assert!(
+        lacking.iter().any(|&(events, _)| events == 3),
+        "{lacking:?}"
+    );
+}
+
+/// Rows that found no room although their events did.
+#[test]
+fn rows_that_are_missing_are_told_where_they_are_missing() {
+    let temp = tempfile::tempdir().unwrap();
+    let faults = Faults::default();
+    let mut logs = logs(temp.path(), &faults);
+    let stamp = logs
+        .roll(START, RollReason::Start, &State(0))
+        .unwrap()
+        .stamp;
+    assert_eq!(listen(&mut logs, 1), Written::Kept);
+    let set = logs.current.as_mut().unwrap();
+    (set.rows_missing, set.entries_missing) = (2, 1);
+    assert_eq!(listen(&mut logs, 3), Written::Kept);
+    assert!(logs.flush(START));
+    logs.close(START).unwrap();
+    let read = |name: String| std::fs::read_to_string(temp.path().join(name)).unwrap();
+    let ports = read(format!("PR-PORTS-{stamp}.log"));
+    let ends: Vec<_> = ports.lines().rev().take(3).collect();
+    assert_eq!(ends[1], "Not recorded: 2 rows (see PR-EVENTS)");
+    assert!(
+        ends[0].contains(",TCP,3,") && ends[2].contains(",TCP,1,"),
+        "{ports}"
+    );
+    let pids = read(format!("PR-PIDS-{stamp}.log"));
+    assert!(
+        pids.ends_with("\nNot recorded: 1 log entry (see PR-EVENTS)\n"),
+        "{pids}"
+    );
 }
 
 #[test]

@@ -84,6 +84,45 @@ fn a_full_disk_costs_nothing_that_fits_into_memory() {
 
 #[test]
 #[ignore = "needs root: mounts a tmpfs"]
+fn a_stop_on_a_full_disk_says_what_is_lost_and_the_next_run_marks_it() {
+    let disk = Disk::mount("2m");
+    let dir = disk.path.join("logs");
+    let (mut logs, _) = open(&dir);
+    let first = roll(&mut logs, START);
+    for n in 0..10 {
+        listen(&mut logs, n);
+    }
+    assert!(logs.flush(START));
+    let filler = disk.path.join("filler");
+    fill(&filler);
+    for n in 10..1000 {
+        listen(&mut logs, n);
+    }
+    let unfinished = logs.close(START).unwrap_err();
+    assert_eq!(unfinished.set, first.stamp);
+    assert!(matches!(unfinished.error, Error::Full { .. }));
+    assert_eq!(unfinished.error.kind(), ErrorKind::Io);
+    let there = lines(&events_files(&dir)[&first.stamp.to_string()]);
+    let kept = listeners(&there).len() as u64;
+    assert!((10..1000).contains(&kept), "{kept} are there");
+    assert_eq!(unfinished.events, 1000 - kept);
+    assert_eq!(unfinished.summary.lost, 1000 - kept);
+    assert_eq!(unfinished.summary.lines, there.len() as u64);
+
+    std::fs::remove_file(&filler).unwrap();
+    let (mut logs, _) = open(&dir);
+    let later = event::WallTime(START.0 + SECOND);
+    roll(&mut logs, later);
+    logs.close(later).unwrap();
+    let all = verify_chain(&dir);
+    let gaps: Vec<_> = all.iter().filter(|line| line["event"] == "gap").collect();
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(gaps[0]["lost"], serde_json::Value::Null);
+    assert_eq!(gaps[0]["from"], there.last().unwrap()["time"]);
+}
+
+#[test]
+#[ignore = "needs root: mounts a tmpfs"]
 fn a_set_that_does_not_fit_is_an_error_and_leaves_nothing() {
     let disk = Disk::mount("256k");
     let dir = disk.path.join("logs");
@@ -92,8 +131,14 @@ fn a_set_that_does_not_fit_is_an_error_and_leaves_nothing() {
     let error = logs
         .roll(START, logs::RollReason::Start, &Listeners(10_000))
         .unwrap_err();
-    assert!(matches!(error, Error::Create { .. }), "{error}");
+    assert!(matches!(error, Error::Full { .. }), "{error}");
     assert_eq!(error.kind(), ErrorKind::CannotCreate);
+    assert!(
+        error
+            .to_string()
+            .contains("; make room on that file system"),
+        "{error}"
+    );
     assert_eq!(names(&dir), before);
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use event::WallTime;
-use logs::{Notice, Stamp};
+use logs::{Notice, Run, Stamp};
+use serde_json::Value;
 
 use super::support::*;
 
@@ -54,9 +55,97 @@ fn cut_at_every_length_every_whole_line_stays() {
         );
         // The reader is slow, and nothing depends on the length any more.
         if length % 32 == 0 {
+            let new = events_files(temp.path()).remove(&opened.stamp.to_string());
+            let last = whole[..kept]
+                .split_inclusive(|&byte| byte == b'\n')
+                .next_back();
+            check_gap(&lines(&new.unwrap()), &lines(last.unwrap())[0]);
             verify_chain(temp.path());
         }
     }
+}
+
+/// After the head stands one gap, from the last line that there is.
+fn check_gap(new: &[Value], last: &Value) {
+    let gaps: Vec<_> = new.iter().filter(|line| line["event"] == "gap").collect();
+    assert_eq!(gaps.len(), 1);
+    let head = new.iter().position(|line| line["event"] == "snapshot-end");
+    assert_eq!(Some(gaps[0]), head.and_then(|head| new.get(head + 1)));
+    assert_eq!(gaps[0]["lost"], Value::Null);
+    assert_eq!(gaps[0]["from"], last["time"]);
+    assert_eq!(gaps[0]["to"], new[0]["time"]);
+    let reason = gaps[0]["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("the recorder did not stop in order"),
+        "{reason}"
+    );
+}
+
+fn run_in_boot(boot_id: &str) -> Run {
+    Run {
+        boot_id: boot_id.to_owned(),
+        ..run("run")
+    }
+}
+
+fn gaps(dir: &Path) -> Vec<(Value, String)> {
+    let lines = verify_chain(dir);
+    let gaps = lines.iter().filter(|line| line["event"] == "gap");
+    gaps.map(|gap| {
+        let reason = gap["reason"].as_str().unwrap().to_owned();
+        (gap["lost"].clone(), reason)
+    })
+    .collect()
+}
+
+#[test]
+fn an_unclean_end_is_told_once_even_if_the_next_runs_record_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let open_compressing = |boot_id| {
+        let mut options = options(temp.path());
+        options.compress = true;
+        open_as(&options, &run_in_boot(boot_id))
+    };
+    let (mut logs, _) = open_compressing("a");
+    roll(&mut logs, START);
+    listen(&mut logs, 1);
+    assert!(logs.flush(START));
+    drop(logs);
+    // It compresses what it finds, opens no set, and ends in order.
+    let (logs, _) = open_compressing("a");
+    logs.close(START).unwrap();
+    assert!(
+        names(temp.path())
+            .iter()
+            .any(|name| name.ends_with(".jsonl.zst"))
+    );
+
+    let (mut logs, _) = open_compressing("b");
+    // The clock was set back meanwhile: a gap never ends before it begins.
+    roll(&mut logs, WallTime(START.0 - SECOND));
+    logs.close(START).unwrap();
+    let (mut logs, _) = open_compressing("b");
+    roll(&mut logs, START);
+    logs.close(START).unwrap();
+    let restarted = "the recorder did not stop in order (the machine was restarted since)";
+    assert_eq!(gaps(temp.path()), [(Value::Null, restarted.to_owned())]);
+    let lines = verify_chain(temp.path());
+    let gap = lines.iter().find(|line| line["event"] == "gap").unwrap();
+    assert!(gap["from"].as_str() < gap["to"].as_str(), "{gap}");
+}
+
+#[test]
+fn after_an_orderly_end_there_is_no_gap() {
+    let temp = tempfile::tempdir().unwrap();
+    for boot_id in ["a", "a", "b"] {
+        let (mut logs, notices) = open_as(&options(temp.path()), &run_in_boot(boot_id));
+        assert_eq!(notices, []);
+        roll(&mut logs, START);
+        roll(&mut logs, START);
+        listen(&mut logs, 1);
+        logs.close(START).unwrap();
+    }
+    assert_eq!(gaps(temp.path()), []);
 }
 
 #[test]

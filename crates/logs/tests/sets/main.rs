@@ -10,5 +10,6 @@
 mod chain;
 mod directory;
 mod disk;
+mod gone;
 mod killed;
 mod support;

@@ -9,7 +9,7 @@ use event::{Action, Attribution, Cookie, Endpoint, Protocol, Socket, TcpState, W
 use jiff::tz::TimeZone;
 use logs::format::clock::LocalClock;
 use logs::format::events::OwnerText;
-use logs::{Logs, Notice, Options, RollReason, Run, SetOpened, SetState, Written};
+use logs::{Error, Logs, Notice, Options, RollReason, Run, SetOpened, SetState, Written};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -68,7 +68,19 @@ pub(crate) fn run(name: &str) -> Run {
 }
 
 pub(crate) fn open(dir: &Path) -> (Logs, Vec<Notice>) {
-    Logs::open(options(dir), run("run"), TimeZone::UTC, START).unwrap()
+    open_as(&options(dir), &run("run"))
+}
+
+/// Opens a directory that a recorder has just left. A program that another test
+/// starts at that moment holds the lock, with all other open files, until it is
+/// executed.
+pub(crate) fn open_as(options: &Options, run: &Run) -> (Logs, Vec<Notice>) {
+    loop {
+        match Logs::open(options.clone(), run.clone(), TimeZone::UTC, START) {
+            Err(Error::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub(crate) fn roll(logs: &mut Logs, now: WallTime) -> SetOpened {

@@ -53,11 +53,12 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
     };
     // Before anything that takes long, so that a signal is never lost.
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
-    let (mut logs, notices) = Logs::open(settings.logs, run, zone.clone(), recorder::wall_now())?;
-    let sensor = sensor::open(&settings.sensor)?;
+    let mut terminal = Terminal::new();
+    let opened = Logs::open(settings.logs, run, zone.clone(), recorder::wall_now());
+    let (mut logs, notices) = opened.inspect_err(|error| terminal.not_started(error))?;
+    let sensor = sensor::open(&settings.sensor).inspect_err(|error| terminal.not_started(error))?;
     let identifier = Identifier::new(Roots::system());
 
-    let mut terminal = Terminal::new();
     terminal.started(sensor.engine.name());
     let degradations: Vec<_> = sensor
         .degradations
@@ -88,12 +89,26 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
         host,
         os,
     };
-    let recorder = Recorder::start(setup, &mut terminal)?;
+    let recorder = match Recorder::start(setup, &mut terminal) {
+        Ok(recorder) => recorder,
+        Err(error) => {
+            terminal.not_started(&error);
+            terminal.stopped();
+            return Err(error.into());
+        }
+    };
     watch(signals, recorder.control())?;
-    let summary = recorder.run()?;
+    let ended = recorder.run();
+    if let Err(error) = &ended {
+        terminal.failed(error);
+    }
     terminal.stopped();
+    let summary = ended?;
     print(&summary).context("cannot write the summary")?;
-    Ok(ExitCode::SUCCESS)
+    match summary.unfinished {
+        None => Ok(ExitCode::SUCCESS),
+        Some(unfinished) => Err(unfinished.into()),
+    }
 }
 
 /// Hands signals to the recorder.
@@ -114,8 +129,9 @@ fn watch(mut signals: Signals, control: Control) -> anyhow::Result<()> {
 
 fn print(summary: &Summary) -> std::io::Result<()> {
     let counters = &summary.counters;
+    let mut out = std::io::stdout();
     writeln!(
-        std::io::stdout(),
+        out,
         "{} of {} of {}, {} lost\n{}, {}, {} before compression, in {}",
         plural(counters.written, "event"),
         plural(summary.sockets, "socket"),
@@ -125,7 +141,24 @@ fn print(summary: &Summary) -> std::io::Result<()> {
         plural(summary.files.lines, "line"),
         plural(summary.files.bytes, "byte"),
         event::text::escape(&summary.directory.to_string_lossy()),
-    )
+    )?;
+    if summary.files.gone > 0 {
+        writeln!(
+            out,
+            "{} more deleted or moved away meanwhile",
+            plural(summary.files.gone, "log set")
+        )?;
+    }
+    if counters.lost > 0 {
+        writeln!(
+            out,
+            "the kernel made {} = {} written + {} lost; each gap in PR-EVENTS says when and why",
+            plural(counters.kernel, "event"),
+            counters.written,
+            counters.lost
+        )?;
+    }
+    Ok(())
 }
 
 fn plural(count: u64, noun: &str) -> String {

@@ -25,6 +25,7 @@ enum Event {
     NoMapping = 106,
     LesserEngine = 107,
     Lost = 108,
+    NotStarted = 110,
     Removed = 111,
     Failure = 112,
 }
@@ -49,6 +50,20 @@ impl Terminal {
             Event::Started,
             format!("The Port Reporter service was started. (engine {engine})"),
         );
+    }
+
+    /// Recording cannot begin.
+    pub(crate) fn not_started(&mut self, error: &dyn std::error::Error) {
+        let why = with_causes(error);
+        self.say(
+            Event::NotStarted,
+            format!("The Port Reporter service could not start: {why}"),
+        );
+    }
+
+    /// Recording cannot go on.
+    pub(crate) fn failed(&mut self, error: &dyn std::error::Error) {
+        self.say(Event::Failure, with_causes(error));
     }
 
     /// Recording is over.
@@ -79,6 +94,17 @@ impl Terminal {
             let _ = std::io::stdout().flush();
         }
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 impl Drop for Terminal {
@@ -121,16 +147,11 @@ impl Events for Terminal {
     }
 
     fn not_opened(&mut self, directory: &Path, error: &Error) {
-        let mut why = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            why.push_str(": ");
-            why.push_str(&error.to_string());
-            cause = error.source();
-        }
         let message = format!(
-            "log files could not be created in {}: {why}; the set before is still in use",
-            directory.display()
+            "log files could not be created in {}: {}; the set before is still in use, and it \
+             is tried again",
+            directory.display(),
+            with_causes(error)
         );
         self.say(Event::NotOpened, message);
     }
@@ -162,6 +183,35 @@ impl Events for Terminal {
                     "writing {} failed: {error}; recording goes on in memory, and what is \
                      lost is counted",
                     path.display()
+                ),
+            ),
+            Notice::Gone { path, deleted } => {
+                let (what, then) = if *deleted {
+                    (
+                        "was deleted",
+                        "what was written to it is lost and counted; ",
+                    )
+                } else {
+                    ("was moved away", "")
+                };
+                self.say(
+                    Event::WriteFailed,
+                    format!(
+                        "{} {what} while it was being written; {then}a new log set is opened",
+                        path.display()
+                    ),
+                );
+            }
+            Notice::Unfinished {
+                set,
+                events,
+                rows,
+                error,
+            } => self.say(
+                Event::WriteFailed,
+                format!(
+                    "{error}; {events} events and {rows} rows of the classic files are missing \
+                     at the end of the set {set}, and lost"
                 ),
             ),
             Notice::WriteWorks { lost, rows_lost } => self.say(

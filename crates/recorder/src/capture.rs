@@ -27,6 +27,8 @@ pub(crate) enum Message {
     Batch(Vec<Observation>),
     /// The stream failed; nothing more will come.
     Failed(Error),
+    /// The kernel's buffer was empty after [`Capture::ask`].
+    Empty,
     /// The stream was asked to end and is empty.
     Drained,
     /// Open a new set.
@@ -38,6 +40,7 @@ pub(crate) enum Message {
 /// The running thread.
 pub(crate) struct Capture {
     ending: Arc<AtomicBool>,
+    asked: Arc<AtomicBool>,
     thread: JoinHandle<()>,
     empty: SyncSender<Vec<Observation>>,
 }
@@ -51,6 +54,8 @@ impl Capture {
         let ending = Arc::new(AtomicBool::new(false));
         let (empty, emptied) = sync_channel(WAITING);
         let is_ending = Arc::clone(&ending);
+        let asked = Arc::new(AtomicBool::new(false));
+        let is_asked = Arc::clone(&asked);
         let thread = std::thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || {
@@ -58,10 +63,11 @@ impl Capture {
                 // kernel's buffer fills within a tenth of a second. Not permitted
                 // without privileges, and no harm then.
                 let _ = rustix::process::setpriority_process(None, URGENT);
-                run(stream.as_mut(), &to, &emptied, &is_ending);
+                run(stream.as_mut(), &to, &emptied, &is_ending, &is_asked);
             })?;
         Ok(Self {
             ending,
+            asked,
             thread,
             empty,
         })
@@ -76,6 +82,12 @@ impl Capture {
     pub(crate) fn recycle(&self, batch: Vec<Observation>) {
         // The thread has enough of them: this one is dropped.
         let _ = self.empty.try_send(batch);
+    }
+
+    /// Asks it to say once when the kernel's buffer is empty. On a busy machine
+    /// that may be never.
+    pub(crate) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
     }
 
     /// Asks it to hand over what is left and end.
@@ -95,19 +107,26 @@ fn run(
     to: &SyncSender<Message>,
     emptied: &Receiver<Vec<Observation>>,
     is_ending: &AtomicBool,
+    is_asked: &AtomicBool,
 ) {
     loop {
         let ending = is_ending.load(Ordering::Acquire);
+        // Before the read: it is what was there when it was asked that counts.
+        let asked = is_asked.load(Ordering::Acquire);
         let mut batch: Vec<Observation> = emptied.try_recv().unwrap_or_default();
         batch.clear();
         let timeout = if ending { Duration::ZERO } else { SLEEP };
         let message = match stream.read(&mut batch, timeout) {
             Ok(()) if batch.is_empty() && ending => Message::Drained,
+            Ok(()) if batch.is_empty() && asked => {
+                is_asked.store(false, Ordering::Release);
+                Message::Empty
+            }
             Ok(()) if batch.is_empty() => continue,
             Ok(()) => Message::Batch(batch),
             Err(error) => Message::Failed(error),
         };
-        let is_last = !matches!(message, Message::Batch(_));
+        let is_last = matches!(message, Message::Drained | Message::Failed(_));
         // The recorder is gone: nothing is left to do.
         if to.send(message).is_err() || is_last {
             return;

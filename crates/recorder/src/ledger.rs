@@ -5,7 +5,11 @@
 //! because an interrupt may hand over a later number before an earlier one. A
 //! hole that stays is a loss, and the observations on its two sides say from
 //! when to when it happened. A loss at the end of a stream has no far side: it
-//! shows when the kernel's own count is ahead of ours.
+//! shows when the kernel's own count is ahead of ours. But what was counted may
+//! still wait, in the kernel's buffer or in our queue, and for minutes if the
+//! disk stalls. So a count is compared only once it is known that all from
+//! before it has been handed over: something younger came, or the thread that
+//! empties the buffer found it empty ([`Ledger::handed_over`]).
 //!
 //! The promise that the ledger keeps: what the kernel made is what arrived plus
 //! what was declared lost, at every moment except for the holes still open.
@@ -37,11 +41,23 @@ pub(crate) struct Ledger {
     streams: BTreeMap<u16, Stream>,
     received: u64,
     lost: u64,
-    /// The kernel's counts when it was last asked, and when that was.
-    produced: Option<(BTreeMap<u16, u64>, Instant)>,
+    /// When the youngest observation that arrived was made.
+    youngest: BootTime,
+    /// The kernel's counts that are to be compared.
+    produced: Option<Produced>,
     /// Events that the kernel could not number.
     unnumbered: u64,
     unnumbered_at: BootTime,
+}
+
+/// The kernel's counts at one moment.
+#[derive(Debug)]
+struct Produced {
+    counts: BTreeMap<u16, u64>,
+    at: BootTime,
+    asked: Instant,
+    /// Everything that was counted has arrived, unless it is lost.
+    handed_over: bool,
 }
 
 #[derive(Debug)]
@@ -70,6 +86,7 @@ impl Ledger {
             streams: BTreeMap::new(),
             received: 0,
             lost: 0,
+            youngest: start,
             produced: None,
             unnumbered: 0,
             unnumbered_at: start,
@@ -79,6 +96,7 @@ impl Ledger {
     /// An observation arrived.
     pub(crate) fn receive(&mut self, stream: u16, sequence: u64, at: BootTime, now: Instant) {
         self.received += 1;
+        self.youngest = self.youngest.max(at);
         let stream = self
             .streams
             .entry(stream)
@@ -124,8 +142,17 @@ impl Ledger {
         losses
     }
 
+    /// The kernel's buffer was empty after it was last asked for its counts, and
+    /// what was in it has arrived.
+    pub(crate) fn handed_over(&mut self) {
+        if let Some(produced) = &mut self.produced {
+            produced.handed_over = true;
+        }
+    }
+
     /// Compares with the kernel's own counts. What it had made by the time of
-    /// the comparison before and has not arrived since is lost; `at` is now.
+    /// the comparison before and has not arrived is lost, if all from then has
+    /// been handed over; else the comparison has to wait. `at` is now.
     pub(crate) fn compare(
         &mut self,
         produced: BTreeMap<u16, u64>,
@@ -133,11 +160,14 @@ impl Ledger {
         now: Instant,
     ) -> Vec<Loss> {
         let mut losses = Vec::new();
-        if let Some((before, asked)) = &self.produced {
-            if now.duration_since(*asked) < PATIENCE {
+        if let Some(before) = &self.produced {
+            let patience = u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+            let has_younger = self.youngest.0 > before.at.0.saturating_add(patience);
+            let is_due = now.duration_since(before.asked) >= PATIENCE;
+            if !is_due || !before.handed_over && !has_younger {
                 return losses;
             }
-            for (&stream, &count) in before {
+            for (&stream, &count) in &before.counts {
                 let stream = self
                     .streams
                     .entry(stream)
@@ -146,7 +176,12 @@ impl Ledger {
             }
         }
         self.lost += losses.iter().map(|loss| loss.events).sum::<u64>();
-        self.produced = Some((produced, now));
+        self.produced = Some(Produced {
+            counts: produced,
+            at,
+            asked: now,
+            handed_over: false,
+        });
         losses
     }
 
@@ -307,6 +342,7 @@ mod tests {
         ledger.receive(0, 0, BootTime(10), now);
         let produced = BTreeMap::from([(0, 3)]);
         assert_eq!(ledger.compare(produced.clone(), BootTime(50), now), []);
+        ledger.handed_over();
         let loss = Loss {
             events: 2,
             from: BootTime(10),
@@ -319,6 +355,27 @@ mod tests {
             (ledger.kernel(), ledger.received(), ledger.lost()),
             (3, 2, 1)
         );
+    }
+
+    #[test]
+    fn what_still_waits_after_a_stall_is_not_lost() {
+        let (now, second) = (Instant::now(), 1_000_000_000);
+        let mut ledger = Ledger::new(BootTime(0));
+        ledger.receive(0, 0, BootTime(10), now);
+        let produced = BTreeMap::from([(0, 3)]);
+        assert_eq!(ledger.compare(produced.clone(), BootTime(50), now), []);
+        // The disk stalled for more than a minute: the rest is in the queue.
+        let awake = now + Duration::from_secs(70);
+        let at = BootTime(70 * second);
+        assert_eq!(ledger.compare(produced.clone(), at, awake), []);
+        assert_eq!(ledger.lost(), 0);
+        ledger.receive(0, 1, BootTime(40), awake);
+        assert_eq!(ledger.compare(produced.clone(), at, awake), []);
+        // Something came that was made after the count: the rest never will.
+        ledger.receive(1, 0, BootTime(second), awake);
+        let losses = ledger.compare(produced, at, awake);
+        assert_eq!(losses.iter().map(|loss| loss.events).sum::<u64>(), 1);
+        assert_eq!(ledger.kernel(), ledger.received() + ledger.lost());
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct Summary {
     pub files: logs::Summary,
     /// Where.
     pub directory: Arc<Path>,
+    /// The end that could not be written; the ledger takes account of it.
+    pub unfinished: Option<Arc<logs::Unfinished>>,
 }
 
 /// Why a recording could not begin or go on.

@@ -60,6 +60,8 @@ pub struct Recorder<'a> {
     pub(crate) last_zone: Instant,
     pub(crate) written: u64,
     pub(crate) dropped: u64,
+    /// A new set could not be opened, for a reason of this kind: said already.
+    pub(crate) refused: Option<logs::ErrorKind>,
     pub(crate) rate: u64,
     pub(crate) sockets: u64,
     pub(crate) scratch: Vec<u8>,
@@ -150,6 +152,7 @@ impl<'a> Recorder<'a> {
             last_zone: Instant::now(),
             written: 0,
             dropped: 0,
+            refused: None,
             rate: 0,
             sockets: 0,
             scratch: Vec::new(),
@@ -176,7 +179,12 @@ impl<'a> Recorder<'a> {
             let wait = self.held.wait(next_tick.saturating_duration_since(now));
             match self.messages.recv_timeout(wait) {
                 Ok(Message::Batch(batch)) => self.take(batch),
-                Ok(Message::Roll) => self.roll_or_tell(RollReason::Request),
+                Ok(Message::Roll) => {
+                    // Who asks gets an answer, also if it is the same again.
+                    self.refused = None;
+                    self.roll_or_tell(RollReason::Request);
+                }
+                Ok(Message::Empty) => self.ledger.handed_over(),
                 Ok(Message::Failed(error)) => break Some(Error::from(error)),
                 Ok(Message::Stop | Message::Drained) | Err(RecvTimeoutError::Disconnected) => {
                     break None;
@@ -280,6 +288,7 @@ impl<'a> Recorder<'a> {
             return;
         };
         let losses = self.ledger.compare(produced, boot, now);
+        self.capture.ask();
         self.declare(&losses, "ring buffer full");
         self.count_unnumbered(boot);
     }
@@ -301,7 +310,7 @@ impl<'a> Recorder<'a> {
             self.logs.gap(
                 now,
                 &Gap {
-                    lost: loss.events,
+                    lost: Some(loss.events),
                     from,
                     to,
                     reason,
@@ -384,10 +393,31 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
+    /// Opens a set. What keeps it from being opened is said once: it is tried
+    /// again and again.
     pub(crate) fn roll_or_tell(&mut self, reason: RollReason) {
-        if let Err(error) = self.roll(reason) {
-            self.events.not_opened(self.logs.directory(), &error);
-        }
+        let refused = match self.roll(reason) {
+            Ok(()) => None,
+            Err(error) => {
+                let kind = match &error {
+                    Error::Logs(error) => Some(error.kind()),
+                    _ => None,
+                };
+                if kind.is_none() || kind != self.refused {
+                    self.events.not_opened(self.logs.directory(), &error);
+                }
+                kind
+            }
+        };
+        self.refused = refused;
+        self.withdraw();
+    }
+
+    /// What was written and went with its file is lost after all.
+    fn withdraw(&mut self) {
+        let withdrawn = self.logs.withdrawn();
+        self.written = self.written.saturating_sub(withdrawn);
+        self.dropped += withdrawn;
     }
 
     fn follow_zone(&mut self) {
@@ -419,7 +449,7 @@ impl<'a> Recorder<'a> {
             loop {
                 match self.messages.recv_timeout(Duration::from_secs(10)) {
                     Ok(Message::Batch(batch)) => self.take(batch),
-                    Ok(Message::Roll | Message::Stop) => {}
+                    Ok(Message::Roll | Message::Stop | Message::Empty) => {}
                     Ok(Message::Drained | Message::Failed(_)) | Err(_) => break,
                 }
             }
@@ -434,12 +464,19 @@ impl<'a> Recorder<'a> {
         }
         self.count_unnumbered(boot);
         self.write_counters();
-        let counters = self.counters();
         let processes = self.state.processes.owners();
         let sockets = self.sockets;
         let now = self.anchor.wall_now();
         let directory: Arc<std::path::Path> = self.logs.directory().into();
-        let files = self.logs.close(now)?;
+        let mut counters = self.counters();
+        let (files, unfinished) = match self.logs.close(now) {
+            Ok(files) => (files, None),
+            Err(unfinished) => {
+                counters.written = counters.written.saturating_sub(unfinished.events);
+                counters.lost += unfinished.events;
+                (unfinished.summary.clone(), Some(Arc::new(*unfinished)))
+            }
+        };
         self.capture.join();
         for notice in &files.notices {
             self.events.notice(notice);
@@ -452,6 +489,7 @@ impl<'a> Recorder<'a> {
                 processes,
                 files,
                 directory,
+                unfinished,
             }),
         }
     }

@@ -40,7 +40,8 @@ pub(crate) struct Log {
 pub(crate) struct Checks {
     /// The engine; any if none.
     pub(crate) engine: Option<&'static str>,
-    /// Runs before the last one were killed.
+    /// Runs before the last one were killed, or could not write their end. The
+    /// run after each says so in a gap at its beginning.
     pub(crate) killed: bool,
     /// Events may be lost, if the log says so.
     pub(crate) loses: bool,
@@ -59,6 +60,16 @@ impl Default for Checks {
 impl Log {
     /// Reads a log directory.
     pub(crate) fn read(directory: &Path, stderr: String) -> Self {
+        let log = Self::collect(directory, stderr);
+        let sets = log.sets.into_iter().map(|set| (set.stamp.clone(), set));
+        Self {
+            sets: in_order(sets.collect()),
+            ..log
+        }
+    }
+
+    /// The sets, in no order.
+    fn collect(directory: &Path, stderr: String) -> Self {
         let mut sets: HashMap<String, Set> = HashMap::new();
         let mut strays = Vec::new();
         for entry in std::fs::read_dir(directory)
@@ -82,10 +93,18 @@ impl Log {
             }
         }
         Self {
-            sets: in_order(sets),
+            sets: sets.into_values().collect(),
             strays,
             stderr,
         }
+    }
+
+    /// Reads a log directory that lacks the sets before its only one.
+    pub(crate) fn read_alone(directory: &Path, stderr: String) -> Self {
+        let mut log = Self::collect(directory, stderr);
+        assert!(log.sets.len() == 1, "one set was expected");
+        log.sets[0].lines[0]["previous"] = Value::Null;
+        log
     }
 
     /// Every line of every set.
@@ -112,6 +131,12 @@ impl Log {
             let stamp = &set.stamp;
             let whole = !checks.killed || set.lines[0]["run"] == last_run;
             set.verify_head(checks.engine);
+            let before = at.checked_sub(1).map(|at| &self.sets[at]);
+            let unended = before.filter(|before| before.is_unended(set));
+            if let Some(before) = unended {
+                assert!(checks.killed, "{stamp}: the run before was to end in order");
+                set.verify_first_gap(before);
+            }
             let run = set.lines[0]["run"].to_string();
             let expected = next_seq.entry(run).or_default();
             for line in &set.lines {
@@ -120,8 +145,9 @@ impl Log {
                     "{stamp}: seq {expected} was expected in {line}"
                 );
                 *expected += 1;
+                let is_unknown = unended.is_some() && line["lost"].is_null();
                 assert!(
-                    checks.loses || line["event"] != "gap",
+                    checks.loses || line["event"] != "gap" || is_unknown,
                     "{stamp}: no event was expected to be lost: {line}\n{}",
                     self.stderr
                 );
@@ -129,7 +155,9 @@ impl Log {
             self.verify_chain(at);
             if whole {
                 assert!(set.torn.is_empty(), "{stamp} ends in a torn line");
-                set.verify_seal(self.sets.get(at + 1));
+                // A run that ends in order knows of no next set.
+                let same_run = |next: &&Set| next.lines[0]["run"] == set.lines[0]["run"];
+                set.verify_seal(self.sets.get(at + 1).filter(same_run));
             }
             ports::verify(set, whole);
         }
@@ -250,6 +278,34 @@ impl Set {
         assert!(
             ends.len() == 1 && ends[0]["sockets"] == snapshots,
             "{}: one snapshot-end with sockets = {snapshots} was expected: {ends:?}",
+            self.stamp
+        );
+    }
+
+    /// Did the run that wrote this set end here, without an end?
+    fn is_unended(&self, next: &Self) -> bool {
+        let last = self.lines.last();
+        self.lines[0]["run"] != next.lines[0]["run"]
+            && last.is_none_or(|last| last["event"] != "seal")
+    }
+
+    /// What nobody recorded is a gap of unknown size just after the head.
+    fn verify_first_gap(&self, before: &Self) {
+        let head = self
+            .lines
+            .iter()
+            .position(|line| line["event"] == "snapshot-end");
+        let gap = head.map_or(&Value::Null, |head| &self.lines[head + 1]);
+        let last = before.lines.last().map(|last| &last["time"]);
+        assert!(
+            gap["event"] == "gap"
+                && gap["lost"].is_null()
+                && Some(&gap["from"]) == last
+                && gap["to"] == self.lines[0]["time"]
+                && gap["reason"]
+                    .as_str()
+                    .is_some_and(|reason| reason.contains("did not stop in order")),
+            "{}: a gap of unknown size since {last:?} was expected after snapshot-end: {gap}",
             self.stamp
         );
     }

@@ -2,11 +2,14 @@
 //! PR-EVENTS by what the contract says, and the file is compared byte for byte.
 //!
 //! So a test that finds a `listen`, `bind`, `connect` or `accept` line has found
-//! its row, too.
+//! its row, too, and a `gap` has its line, which is no row.
 
 use serde_json::Value;
 
 use super::log::Set;
+
+/// How a line begins that says that something is missing.
+const NOTE: &str = "Not recorded: ";
 
 const COLUMNS: &str = "date,time,protocol,local port,local IP address,remote port,\
                        remote IP address,PID,module,user context";
@@ -40,6 +43,10 @@ pub(crate) fn verify(set: &Set, whole: bool) {
             set.stamp
         );
         let fields = fields(written);
+        if written.starts_with(NOTE) {
+            assert!(fields.len() == 1, "no comma was expected in {written:?}");
+            continue;
+        }
         assert!(
             fields.len() == 10 && !written.chars().any(char::is_control),
             "ten fields without control characters were expected in {written:?}: {fields:?}"
@@ -76,8 +83,26 @@ pub(crate) fn fields(row: &str) -> Vec<String> {
     fields
 }
 
+/// The line about a gap.
+fn note(gap: &Value) -> String {
+    let lost = match gap["lost"].as_u64() {
+        None => "an unknown number of events".to_owned(),
+        Some(1) => "1 event".to_owned(),
+        Some(lost) => format!("{lost} events"),
+    };
+    let time = |key: &str| {
+        let time = gap[key].as_str().expect("a time");
+        date_and_time(time).replace(',', " ")
+    };
+    let (from, to) = (time("from"), time("to"));
+    format!("{NOTE}{lost} from {from} to {to} (see the gap in PR-EVENTS)")
+}
+
 /// The row of a line, if a port comes into use with it.
 fn row(line: &Value) -> Option<String> {
+    if line["event"] == "gap" {
+        return Some(note(line));
+    }
     if !["listen", "bind", "connect", "accept"].contains(&line["event"].as_str()?) {
         return None;
     }

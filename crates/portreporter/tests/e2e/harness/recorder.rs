@@ -245,6 +245,51 @@ impl Recorder {
         log
     }
 
+    /// Stops it with SIGTERM, however it then ends.
+    pub(crate) fn end(mut self) -> (Ended, Launch) {
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        let stdout = std::fs::read_to_string(self.home.path().join("stdout"));
+        let ended = Ended {
+            code: status.code(),
+            stdout: stdout.expect("its output"),
+            stderr: self.stderr(),
+        };
+        let next = self.next();
+        (ended, next)
+    }
+
+    /// A launch in the same directories.
+    fn next(&mut self) -> Launch {
+        Launch {
+            home: std::mem::replace(&mut self.home, open_directory()),
+            directory: self.directory.clone(),
+            wrapper: Vec::new(),
+            arguments: Vec::new(),
+            user: None,
+        }
+    }
+
+    /// Waits until standard error holds this.
+    pub(crate) fn wait_for_message(&mut self, text: &str) {
+        let name = self.home.path().to_path_buf();
+        let notify = Tail::new(&name);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while !self.stderr().contains(text) {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{text:?} was expected in the recorder's standard error:\n{}",
+                self.stderr()
+            );
+            notify.wait_for_a_change(&self.pidfd, || self.stderr().contains(text));
+        }
+    }
+
+    /// Waits until there are so many log sets.
+    pub(crate) fn wait_for_sets(&mut self, count: usize) {
+        self.tail.wait_for_sets(&self.pidfd, count);
+    }
+
     /// Kills it and reads what it left, unchecked. The directory goes on
     /// living in the launch that is given back, for the next recorder.
     pub(crate) fn kill(mut self) -> (Log, Launch) {
@@ -255,14 +300,7 @@ impl Recorder {
             "it ended before it was killed: {status}"
         );
         let log = Log::read(&self.directory, self.stderr());
-        let home = std::mem::replace(&mut self.home, open_directory());
-        let next = Launch {
-            home,
-            directory: self.directory.clone(),
-            wrapper: Vec::new(),
-            arguments: Vec::new(),
-            user: None,
-        };
+        let next = self.next();
         (log, next)
     }
 
@@ -276,6 +314,13 @@ impl Recorder {
         self.ended = true;
         self.child.wait().expect("a child can be waited for")
     }
+}
+
+/// How a recorder ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Drop for Recorder {

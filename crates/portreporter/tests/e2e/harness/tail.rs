@@ -99,6 +99,35 @@ impl Tail {
         }
     }
 
+    /// Waits for a change in the directory, unless `already` says that there is
+    /// no need to.
+    pub(crate) fn wait_for_a_change(&self, ended: impl AsFd, already: impl Fn() -> bool) {
+        self.watch();
+        if !already() {
+            wait(&[self.notify.as_fd(), ended.as_fd()], PATIENCE);
+            self.drain();
+        }
+    }
+
+    /// Waits until so many files with such a name were made.
+    pub(crate) fn wait_for_names(&self, count: usize, wanted: impl Fn(&str) -> bool) {
+        self.watch();
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = 0;
+        while found < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{count} files were expected, not {found}");
+            wait(&[self.notify.as_fd()], left);
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut reader = inotify::Reader::new(&self.notify, &mut buffer);
+            while let Ok(event) = reader.next() {
+                let is_made = event.events().contains(inotify::ReadFlags::CREATE);
+                let name = event.file_name().map(|name| name.to_string_lossy());
+                found += usize::from(is_made && name.is_some_and(|name| wanted(&name)));
+            }
+        }
+    }
+
     fn watch(&self) {
         let what = inotify::WatchFlags::CREATE
             | inotify::WatchFlags::MODIFY

@@ -4,6 +4,7 @@ use crate::Case;
 use crate::harness::{Facts, Log, Recorder, Traffic};
 
 pub(crate) mod cgroup;
+mod faults;
 mod hardship;
 mod names;
 mod places;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Case> {
         cgroup::CASES,
         rolls::CASES,
         hardship::CASES,
+        faults::CASES,
         refusals::CASES,
     ]
     .concat()

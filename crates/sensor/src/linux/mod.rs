@@ -8,16 +8,19 @@ mod holders;
 mod netlink;
 mod netns;
 mod polling;
+mod privileges;
 mod procfs;
 mod snapshot;
 mod sock_diag;
 mod task_file;
 
+use std::path::Path;
 use std::time::Duration;
 
 use event::{Degradation, Engine};
 
 pub use self::ebpf::record;
+use self::privileges::Missing;
 pub use self::snapshot::snapshot;
 use crate::{Error, Sensor};
 
@@ -48,7 +51,16 @@ impl Default for Options {
 /// used and what would help.
 pub fn open(options: &Options) -> Result<Sensor, Error> {
     match options.engine {
-        Some(Engine::Ebpf) => ebpf::open(options.ring_bytes),
+        Some(Engine::Ebpf) => ebpf::open(options.ring_bytes).map_err(|error| {
+            let Degradation { why, remedy, .. } = instead_of_ebpf(&error);
+            Error::Unavailable {
+                engine: Engine::Ebpf,
+                reason: match remedy {
+                    Some(remedy) => format!("{why}; {remedy}"),
+                    None => why,
+                },
+            }
+        }),
         Some(engine) => polling::polling(engine, options.interval),
         None => {
             let reason = match ebpf::open(options.ring_bytes) {
@@ -64,17 +76,23 @@ pub fn open(options: &Options) -> Result<Sensor, Error> {
 }
 
 fn instead_of_ebpf(reason: &Error) -> Degradation {
-    let why = match reason {
+    let cause = match reason {
         Error::Unavailable { reason, .. } => reason.clone(),
         other => ebpf::explain(other),
     };
+    // A kernel that lacks something lacks it for root, too.
+    let missing = ebpf::has_types()
+        .then(|| Missing::of_this_process(Path::new("/proc")))
+        .flatten();
     Degradation {
         what: "engine ebpf".to_owned(),
-        why,
+        why: match &missing {
+            Some(missing) => format!("{} ({cause})", missing.why()),
+            None => cause,
+        },
         consequence: "events are found by looking again and again; what lives shorter than the \
                       interval is missed"
             .to_owned(),
-        remedy: (!rustix::process::geteuid().is_root())
-            .then(|| "run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN".to_owned()),
+        remedy: missing.map(|_| Missing::remedy()),
     }
 }

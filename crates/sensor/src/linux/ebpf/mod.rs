@@ -40,7 +40,7 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
             maximum: None,
         },
     );
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+    if !has_types() {
         return Err(unavailable(
             "the kernel does not describe its types (/sys/kernel/btf/vmlinux is missing); \
              boot a kernel built with CONFIG_DEBUG_INFO_BTF",
@@ -95,6 +95,11 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
         stream: Box::new(stream::RingStream::new(ring)),
         inspector: Box::new(inspector),
     })
+}
+
+/// Does the kernel describe its types?
+pub(super) fn has_types() -> bool {
+    Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
 fn attach(
@@ -209,8 +214,12 @@ pub(super) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let next = error.to_string();
+        // Some errors tell their cause themselves.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
         cause = error.source();
     }
     // A verifier's log ends with the reason.
@@ -219,5 +228,29 @@ pub(super) fn explain(error: &dyn std::error::Error) -> String {
     match lines.next_back() {
         Some(last) => format!("{first} … {}", last.trim()),
         None => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Nested {
+        #[error("map error: {0}")]
+        Tells(#[source] Box<Self>),
+        #[error("failed to create map")]
+        Silent(#[source] io::Error),
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let inner = Nested::Silent(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(
+            explain(&Nested::Tells(Box::new(inner))),
+            "map error: failed to create map: Operation not permitted (os error 1)"
+        );
     }
 }

@@ -388,7 +388,16 @@ impl<'a> Recorder<'a> {
         self.release_all();
         self.write_pids(true);
         let now = self.anchor.wall_now();
-        let opened = self.logs.roll(now, reason, &self.state)?;
+        let lacks = self.state.table.lacks(self.anchor.boot_now());
+        let always = self.logs.run_mut().degraded.len();
+        self.logs
+            .run_mut()
+            .degraded
+            .extend(lacks.map(|lacks| lacks.to_string()));
+        let opened = self.logs.roll(now, reason, &self.state);
+        // The next set may lack something else.
+        self.logs.run_mut().degraded.truncate(always);
+        let opened = opened?;
         self.events.opened(self.logs.directory(), &opened);
         Ok(())
     }

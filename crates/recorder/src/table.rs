@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::hash::{Hash as _, Hasher as _};
 
-use event::{Action, Attribution, BootTime, Cookie, ProcessKey, Socket, TcpState};
+use event::{Action, Attribution, BootTime, Cookie, Degradation, ProcessKey, Socket, TcpState};
 use rustc_hash::{FxHashMap, FxHasher};
 use sensor::SocketObservation;
 
@@ -92,6 +92,8 @@ pub(crate) struct Table {
     live: FxHashMap<SocketKey, Live>,
     /// With the time at which each ends; the earliest first.
     time_wait: VecDeque<(BootTime, Live)>,
+    /// How many had to go before their time, by the second in which they end.
+    left_out: VecDeque<(u64, u64)>,
 }
 
 impl Table {
@@ -133,10 +135,36 @@ impl Table {
         live.socket.state = Some(TcpState::TimeWait);
         self.time_wait
             .push_back((BootTime(now.0.saturating_add(TIME_WAIT_NS)), live));
-        if self.time_wait.len() > MOST_TIME_WAIT {
-            return self.time_wait.pop_front().map(|(_, live)| live);
+        if self.time_wait.len() <= MOST_TIME_WAIT {
+            return None;
         }
-        None
+        let (end, oldest) = self.time_wait.pop_front()?;
+        let second = second_of(end);
+        match self.left_out.back_mut() {
+            Some((last, count)) if *last >= second => *count += 1,
+            _ => self.left_out.push_back((second, 1)),
+        }
+        Some(oldest)
+    }
+
+    /// What a set that begins now lacks: TIME_WAIT connections that had to go
+    /// for newer ones and are not over yet, to the second.
+    pub(crate) fn lacks(&mut self, now: BootTime) -> Option<Degradation> {
+        while self
+            .left_out
+            .pop_front_if(|(second, _)| *second < second_of(now))
+            .is_some()
+        {}
+        let left_out: u64 = self.left_out.iter().map(|(_, count)| count).sum();
+        (left_out > 0).then(|| Degradation {
+            what: "TIME_WAIT".to_owned(),
+            why: format!("at most {MOST_TIME_WAIT} such connections are kept, the newest"),
+            consequence: format!(
+                "about {left_out} others are not listed at the beginning of this set; what \
+                 was recorded of them is in the sets before"
+            ),
+            remedy: None,
+        })
     }
 
     /// Forgets one connection whose TIME_WAIT is over.
@@ -151,5 +179,62 @@ impl Table {
         self.live
             .values()
             .chain(self.time_wait.iter().map(|(_, live)| live))
+    }
+}
+
+fn second_of(time: BootTime) -> u64 {
+    time.0 / 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use event::{Endpoint, Protocol};
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn connection() -> Live {
+        let end = |port| Endpoint {
+            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port,
+        };
+        Live {
+            socket: Socket {
+                cookie: Some(Cookie(1)),
+                netns: None,
+                protocol: Protocol::Tcp,
+                local: end(40_000),
+                remote: Some(end(80)),
+                state: Some(TcpState::Closed),
+            },
+            attribution: Attribution::Unknown,
+            owner: None,
+            held: None,
+            is_accepted: false,
+        }
+    }
+
+    #[test]
+    fn what_had_to_go_is_lacking_until_its_time_is_over() {
+        let mut table = Table::default();
+        let begin = BootTime(100 * SECOND);
+        for _ in 0..MOST_TIME_WAIT {
+            assert!(table.wait(connection(), begin).is_none());
+        }
+        assert_eq!(table.lacks(begin), None);
+
+        // Each newer one drives an older one out, whose end is that of `begin`.
+        for _ in 0..3 {
+            assert!(table.wait(connection(), BootTime(130 * SECOND)).is_some());
+        }
+        assert_eq!(table.len(), MOST_TIME_WAIT);
+        let lacks = table.lacks(BootTime(159 * SECOND)).unwrap();
+        assert_eq!(lacks.what, "TIME_WAIT");
+        assert!(lacks.to_string().contains("about 3 others"), "{lacks}");
+        assert!(lacks.to_string().contains("16384"), "{lacks}");
+        assert_eq!(table.lacks(BootTime(161 * SECOND)), None);
     }
 }

@@ -18,7 +18,8 @@ use jiff::tz::TimeZone;
 use logs::{Logs, Notice, SetOpened};
 use recorder::{Error, Events, Recorder, Setup, Status};
 use sensor::{
-    Inspector, Observation, OwnerObservation, Sensor, Snapshot, SocketObservation, Stream,
+    FoundSocket, Inspector, Observation, OwnerObservation, Sensor, Snapshot, SocketObservation,
+    Stream,
 };
 use serde_json::Value;
 
@@ -46,15 +47,21 @@ impl Stream for Script {
     }
 }
 
-struct Kernel(BTreeMap<u16, u64>);
+struct Kernel {
+    produced: BTreeMap<u16, u64>,
+    sockets: Vec<FoundSocket>,
+}
 
 impl Inspector for Kernel {
     fn snapshot(&mut self) -> Result<Snapshot, sensor::Error> {
-        Ok(Snapshot::default())
+        Ok(Snapshot {
+            sockets: self.sockets.clone(),
+            degradations: Vec::new(),
+        })
     }
 
     fn produced(&mut self) -> Result<BTreeMap<u16, u64>, sensor::Error> {
-        Ok(self.0.clone())
+        Ok(self.produced.clone())
     }
 
     fn unnumbered(&mut self) -> Result<u64, sensor::Error> {
@@ -77,6 +84,12 @@ impl Events for Silent {
 
 /// Plays a script and returns the lines of PR-EVENTS.
 fn play(script: Vec<Observation>, produced: BTreeMap<u16, u64>) -> Vec<Value> {
+    let sockets = Vec::new();
+    play_on(Kernel { produced, sockets }, script)
+}
+
+/// The same with sockets that were there before.
+fn play_on(kernel: Kernel, script: Vec<Observation>) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     let options = logs::Options {
         dir: dir.path().join("logs"),
@@ -97,7 +110,7 @@ fn play(script: Vec<Observation>, produced: BTreeMap<u16, u64>) -> Vec<Value> {
         hooks: vec!["cgroup/getpeername4".to_owned()],
         degradations: Vec::new(),
         stream: Box::new(Script(receiver)),
-        inspector: Box::new(Kernel(produced)),
+        inspector: Box::new(kernel),
     };
     let empty = dir.path().join("none");
     let roots = Roots {
@@ -322,4 +335,36 @@ fn what_comes_out_of_order_is_not_lost() {
         (&counters["kernel"], &counters["written"]),
         (&4.into(), &4.into())
     );
+}
+
+#[test]
+fn a_set_says_what_its_head_lacks() {
+    /// The most that a set begins with.
+    const MOST: u64 = 16_384;
+    let waiting = |number: u64| FoundSocket {
+        socket: Socket {
+            cookie: Some(Cookie(number + 1)),
+            ..seen(0, Action::Accept, TcpState::TimeWait).socket
+        },
+        holders: Vec::new(),
+        owner: None,
+        uid: None,
+    };
+    for (count, expected) in [(MOST, None), (MOST + 3, Some("about 3 others"))] {
+        let kernel = Kernel {
+            produced: made(0),
+            sockets: (0..count).map(waiting).collect(),
+        };
+        let lines = play_on(kernel, Vec::new());
+        let listed = lines.iter().filter(|line| line["event"] == "snapshot");
+        assert_eq!(listed.count() as u64, MOST);
+        let degraded = line(&lines, "open")["degraded"].as_array().unwrap().clone();
+        match expected {
+            None => assert!(degraded.is_empty(), "{degraded:?}"),
+            Some(part) => assert!(
+                degraded.len() == 1 && degraded[0].as_str().unwrap().contains(part),
+                "{degraded:?}"
+            ),
+        }
+    }
 }

@@ -317,7 +317,10 @@ impl Processes {
             },
             None => (None, None),
         };
-        let live_exe = live.as_ref().and_then(|live| live.exe.clone());
+        let live_exe = live
+            .as_ref()
+            .and_then(|live| live.exe.clone())
+            .filter(|shown| is_same_program(execution.exe.as_deref(), shown));
         let live_name = live.as_ref().and_then(|live| live.name.clone());
         if let Some(live) = live {
             service = live.service.or(service);
@@ -338,5 +341,27 @@ impl Processes {
             service,
             container,
         }
+    }
+}
+
+/// Does the live system still show the program that the kernel told? By the time
+/// it is looked at, the process may have run the next one.
+fn is_same_program(told: Option<&str>, shown: &str) -> bool {
+    /// What the kernel puts behind the path of a file that is gone.
+    const GONE: &str = " (deleted)";
+    told.is_none_or(|told| shown == told || shown.strip_suffix(GONE) == Some(told))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_later_program_is_no_news_of_this_one() {
+        assert!(is_same_program(Some("/bin/a"), "/bin/a"));
+        assert!(is_same_program(Some("/bin/a"), "/bin/a (deleted)"));
+        assert!(!is_same_program(Some("/bin/a"), "/bin/b"));
+        assert!(!is_same_program(Some("/bin/a"), "/bin/b (deleted)"));
+        assert!(is_same_program(None, "/bin/b"));
     }
 }

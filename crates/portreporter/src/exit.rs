@@ -20,7 +20,8 @@ pub(crate) const IO: u8 = 74;
 /// It is not permitted.
 pub(crate) const PERMISSION: u8 = 77;
 
-/// An error that only the command line's text can bring about.
+/// An error that the command line, the configuration file or the shell's limits
+/// bring about.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UserError {
     /// An option is out of range or contradicts another.
@@ -30,12 +31,23 @@ pub(crate) enum UserError {
     #[error("{0}")]
     Configuration(String),
     /// The configuration file cannot be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("cannot read the configuration file {}: {source}", .path.display())]
     Unreadable {
         /// The file.
         path: std::path::PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Too few files may be open at a time: the administrator's limit.
+    #[error(
+        "cannot record: only {limit} files may be open at a time and {needed} are needed; \
+         raise the limit (`ulimit -n 1024` in root's shell, or LimitNOFILE=1024 in the unit)"
+    )]
+    Descriptors {
+        /// The limit.
+        limit: u64,
+        /// What is needed.
+        needed: u64,
     },
 }
 
@@ -48,8 +60,10 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
                 UserError::Configuration(_) => DATA,
                 UserError::Unreadable { source, .. } => match source.kind() {
                     io::ErrorKind::PermissionDenied => PERMISSION,
+                    io::ErrorKind::InvalidData => DATA,
                     _ => IO,
                 },
+                UserError::Descriptors { .. } => UNAVAILABLE,
             });
         }
         if let Some(error) = cause.downcast_ref::<recorder::Error>() {

@@ -1,6 +1,7 @@
 //! The command line of Port Reporter: parses arguments, calls a library,
 //! prints. One file for each subcommand; nothing is decided here.
 
+mod descriptors;
 mod exit;
 mod host;
 mod list;
@@ -41,8 +42,11 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return refuse(&error),
     };
+    descriptors::raise();
     let result = match arguments.command {
-        Command::Record(args) => record::run(&args),
+        Command::Record(args) => descriptors::suffice_to_record()
+            .map_err(anyhow::Error::from)
+            .and_then(|()| record::run(&args)),
         Command::List(args) => list::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -1,11 +1,14 @@
 //! What `record` is to do: the command line first, then the configuration
 //! file, then the defaults.
 
+mod file;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use event::Engine;
 
+use self::file::File;
 use crate::exit::UserError;
 
 const DEFAULT_CONFIG: &str = "/etc/portreporter/portreporter.toml";
@@ -28,21 +31,24 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "DIR")]
     log_dir: Option<String>,
     /// Size at which a new set is opened, 1000 to 102400 [default: 5120]
-    #[arg(long, value_name = "KB", value_parser = clap::value_parser!(u64).range(1000..=102_400))]
+    #[arg(long, value_name = "KB", allow_negative_numbers = true,
+          value_parser = |text: &str| LOG_SIZE.parse(text))]
     log_size: Option<u64>,
     /// The same for PR-EVENTS, 1000 to 1048576 [default: 65536]
-    #[arg(long, value_name = "KB", value_parser = clap::value_parser!(u64).range(1000..=1_048_576))]
+    #[arg(long, value_name = "KB", allow_negative_numbers = true,
+          value_parser = |text: &str| EVENTS_SIZE.parse(text))]
     events_size: Option<u64>,
     /// Remove the oldest sets when all take more, such as 500M or 4G [default:
     /// 10 % of the file system, at most 4G]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, value_parser = parse_size)]
     max_total_size: Option<u64>,
     /// Remove sets that are older [default: no limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    keep_days: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+          value_parser = |text: &str| KEEP_DAYS.parse(text))]
+    keep_days: Option<u64>,
     /// Compress closed PR-EVENTS and PR-PIDS files [default: on]
-    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true,
-          default_missing_value = "on", value_parser = parse_switch)]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, default_missing_value = "on",
+          value_parser = parse_switch)]
     compress: Option<bool>,
     /// How to capture: auto, ebpf, sock-diag or proc [default: auto]
     #[arg(long, value_parser = parse_engine)]
@@ -55,19 +61,6 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "KB", hide = true,
           value_parser = clap::value_parser!(u32).range(4..=1_048_576))]
     ring_size: Option<u32>,
-}
-
-/// The configuration file: the same keys as the options.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    log_dir: Option<String>,
-    log_size: Option<u64>,
-    events_size: Option<u64>,
-    max_total_size: Option<toml::Value>,
-    keep_days: Option<u32>,
-    compress: Option<bool>,
-    engine: Option<String>,
 }
 
 /// An engine, or the best that works.
@@ -96,72 +89,26 @@ impl Settings {
             return Err(UserError::Usage("--log-dir: the name is empty".to_owned()));
         }
         let mut sensor = sensor::Options::default();
-        if let Some(Choice(engine)) = args.engine.or(file.engine()?) {
+        if let Some(Choice(engine)) = args.engine.or(file.engine) {
             sensor.engine = engine;
         }
         if let Some(kilobytes) = args.ring_size {
             sensor.ring_bytes = kilobytes.next_power_of_two().saturating_mul(1024);
         }
         sensor.interval = Duration::from_millis(250);
+        let days = args.keep_days.or(file.keep_days);
         Ok(Self {
             logs: logs::Options {
                 dir,
                 set_size: args.log_size.or(file.log_size).unwrap_or(5120) * 1024,
                 events_size: args.events_size.or(file.events_size).unwrap_or(65_536) * 1024,
-                max_total: args.max_total_size.or(file.max_total_size()?),
-                keep_days: args.keep_days.or(file.keep_days),
+                max_total: args.max_total_size.or(file.max_total_size),
+                // Within its limits it is a small number.
+                keep_days: days.and_then(|days| u32::try_from(days).ok()),
                 compress: args.compress.or(file.compress).unwrap_or(true),
             },
             sensor,
         })
-    }
-}
-
-impl File {
-    fn read(path: &Path) -> Result<Self, UserError> {
-        let wrong =
-            |why: String| UserError::Configuration(format!("{}: {}", path.display(), why.trim()));
-        let text = std::fs::read_to_string(path).map_err(|source| UserError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        let file: Self = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        for (key, value, most) in [
-            ("log-size", file.log_size, 102_400),
-            ("events-size", file.events_size, 1_048_576),
-        ] {
-            if value.is_some_and(|value| !(1000..=most).contains(&value)) {
-                return Err(wrong(format!("{key} is not in 1000 to {most}")));
-            }
-        }
-        if file.keep_days == Some(0) {
-            return Err(wrong(
-                "keep-days is 0; leave it out for no limit".to_owned(),
-            ));
-        }
-        Ok(file)
-    }
-
-    fn engine(&self) -> Result<Option<Choice>, UserError> {
-        let parse = |text: &String| {
-            parse_engine(text).map_err(|why| UserError::Configuration(format!("engine: {why}")))
-        };
-        self.engine.as_ref().map(parse).transpose()
-    }
-
-    fn max_total_size(&self) -> Result<Option<u64>, UserError> {
-        let parse = |value: &toml::Value| match value {
-            toml::Value::Integer(bytes) => {
-                u64::try_from(*bytes).map_err(|_| "it is negative".to_owned())
-            }
-            toml::Value::String(text) => parse_size(text),
-            _ => Err("it is neither a number nor a text such as \"4G\"".to_owned()),
-        };
-        self.max_total_size
-            .as_ref()
-            .map(parse)
-            .transpose()
-            .map_err(|why| UserError::Configuration(format!("max-total-size: {why}")))
     }
 }
 
@@ -198,6 +145,67 @@ fn default_log_dir() -> Result<PathBuf, UserError> {
                     .to_owned(),
             )
         })
+}
+
+/// A whole number between two limits, both included.
+struct Whole {
+    least: u64,
+    most: u64,
+    /// What is counted, and a value that is usual.
+    unit: &'static str,
+    example: u64,
+}
+
+const LOG_SIZE: Whole = Whole {
+    least: 1000,
+    most: 102_400,
+    unit: "KB",
+    example: 5120,
+};
+const EVENTS_SIZE: Whole = Whole {
+    least: 1000,
+    most: 1_048_576,
+    unit: "KB",
+    example: 65_536,
+};
+const KEEP_DAYS: Whole = Whole {
+    least: 1,
+    most: 36_500,
+    unit: "days",
+    example: 90,
+};
+
+impl Whole {
+    fn parse(&self, text: &str) -> Result<u64, String> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(self.but("not a whole number"));
+        }
+        let number = match text.parse::<i128>() {
+            Ok(number) => number,
+            Err(_) if text.starts_with('-') => i128::MIN,
+            Err(_) => i128::MAX,
+        };
+        self.check(number)
+    }
+
+    fn check(&self, number: i128) -> Result<u64, String> {
+        match u64::try_from(number) {
+            Ok(number) if (self.least..=self.most).contains(&number) => Ok(number),
+            _ if number < i128::from(self.least) => Err(self.but("too small")),
+            _ => Err(self.but("too large")),
+        }
+    }
+
+    fn but(&self, what: &str) -> String {
+        let Self {
+            least,
+            most,
+            unit,
+            example,
+        } = self;
+        format!("it is {what}; give {unit} from {least} to {most}, such as {example}")
+    }
 }
 
 fn parse_engine(text: &str) -> Result<Choice, String> {
@@ -285,16 +293,55 @@ mod tests {
         assert_eq!(settings.logs.max_total, Some(2 << 30));
     }
 
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: RecordArgs,
+    }
+
+    fn parsed(arguments: &[&str]) -> Result<RecordArgs, String> {
+        let line = std::iter::once(&"record").chain(arguments);
+        <Line as clap::Parser>::try_parse_from(line)
+            .map(|line| line.args)
+            .map_err(|error| error.render().to_string())
+    }
+
     #[test]
-    fn a_wrong_key_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("p.toml");
-        std::fs::write(&path, "log-dirr = '/a'\n").unwrap();
-        let args = RecordArgs {
-            config: Some(path),
-            ..RecordArgs::default()
-        };
-        let error = Settings::resolve(&args).unwrap_err().to_string();
-        assert!(error.contains("log-dirr"), "{error}");
+    fn a_switch_has_its_value_in_any_form() {
+        for (arguments, expected) in [
+            (&["--compress"][..], Some(true)),
+            (&["--compress", "on"], Some(true)),
+            (&["--compress", "off"], Some(false)),
+            (&["--compress=off"], Some(false)),
+            (&["--compress", "--keep-days", "9"], Some(true)),
+            (&[], None),
+        ] {
+            let args = parsed(arguments).unwrap();
+            assert_eq!(args.compress, expected, "{arguments:?}");
+        }
+        let error = parsed(&["--compress", "maybe"]).unwrap_err();
+        assert!(error.contains("it is on or off"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_number_is_told_with_its_limits_and_an_example() {
+        for (arguments, why) in [
+            (["--log-size", "abc"], "not a whole number"),
+            (["--log-size", "5M"], "not a whole number"),
+            (["--log-size", ""], "not a whole number"),
+            (["--log-size", "-5"], "too small"),
+            (["--log-size", "999"], "too small"),
+            (["--log-size", "102401"], "too large"),
+            (["--log-size", "18446744073709551617"], "too large"),
+            (["--log-size", &"9".repeat(50)], "too large"),
+        ] {
+            let error = parsed(&arguments).unwrap_err();
+            let expected = format!("it is {why}; give KB from 1000 to 102400, such as 5120");
+            assert!(error.contains(&expected), "{arguments:?}: {error}");
+        }
+        let error = parsed(&["--keep-days", "-1"]).unwrap_err();
+        assert!(error.contains("give days from 1 to 36500"), "{error}");
+        let error = parsed(&["--max-total-size", "-1"]).unwrap_err();
+        assert!(error.contains("not a size such as 500M"), "{error}");
     }
 }

@@ -16,6 +16,7 @@
 use std::process::ExitCode;
 
 mod facts;
+mod handed;
 mod process;
 mod storm;
 mod tcp;
@@ -61,12 +62,21 @@ fn play(arguments: &[String]) -> Outcome {
         "udp-bind" => udp::bind(rest),
         "udp-autobind" => udp::autobind(rest),
         "udp-receive" => udp::receive(),
+        "udp-reconnect" => udp::reconnect(),
         "storm" => storm::storm(rest),
         "churn" => storm::churn(rest),
         "short" => process::short(rest),
         "fork-accept" => process::fork_accept(rest),
         "reuse-port" => process::reuse_port(rest),
         "reuse-port-member" => process::reuse_port_member(rest),
+        "accept-late" => handed::accept_late(),
+        "setuid" => handed::setuid(rest),
+        "exec" => handed::exec(rest),
+        "execed" => handed::execed(rest),
+        "pass" => handed::pass(),
+        "dup" => handed::dup(),
+        "activate" => handed::activate(),
+        "activated" => handed::activated(rest),
         "in-netns" => process::in_netns(rest),
         "in-pidns" => process::in_pidns(rest),
         "in-chroot" => process::in_chroot(rest),

@@ -74,10 +74,7 @@ pub(crate) fn fork_accept(arguments: &[String]) -> Outcome {
         .collect::<io::Result<_>>()?;
     drop(clients);
     for child in children {
-        let status = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
-        if status.is_none_or(|(_, status)| status.exit_status() != Some(0)) {
-            return Err("a child failed".into());
-        }
+        reap(child)?;
     }
     Ok(())
 }
@@ -189,8 +186,17 @@ pub(crate) fn in_cgroup(arguments: &[String]) -> Outcome {
         .into())
 }
 
+/// Waits for a forked child, which must have succeeded.
+pub(crate) fn reap(child: rustix::process::Pid) -> Outcome {
+    let status = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty())?;
+    if status.is_none_or(|(_, status)| status.exit_status() != Some(0)) {
+        return Err("a child failed".into());
+    }
+    Ok(())
+}
+
 /// Runs a task in a forked child and gives its number.
-fn forked(task: impl FnOnce() -> io::Result<()>) -> io::Result<rustix::process::Pid> {
+pub(crate) fn forked(task: impl FnOnce() -> io::Result<()>) -> io::Result<rustix::process::Pid> {
     // SAFETY: this program has one thread when it forks, so the child may do
     // whatever the parent may; it leaves through `_exit` below.
     let pid = unsafe { libc::fork() };

@@ -84,6 +84,26 @@ pub(crate) fn receive() -> Outcome {
     Ok(())
 }
 
+/// Connects and sends, gives the peer and the port up (`AF_UNSPEC`), connects to
+/// another one, gives that up, and binds.
+pub(crate) fn reconnect() -> Outcome {
+    let peers = [socket(ANY_V4)?, socket(ANY_V4)?];
+    let udp = socket(ANY_V4)?;
+    for (role, peer) in ["first", "second"].into_iter().zip(&peers) {
+        rustix::net::bind(peer, &ANY_V4)?;
+        rustix::net::connect(&udp, &address(peer)?)?;
+        rustix::net::send(&udp, b"x", SendFlags::empty())?;
+        report(role, &udp)?;
+        rustix::net::connect_unspec(&udp)?;
+        if address(&udp)?.port() != 0 {
+            return Err("the kernel did not take the port back".into());
+        }
+    }
+    rustix::net::bind(&udp, &ANY_V4)?;
+    report("third", &udp)?;
+    Ok(())
+}
+
 fn loopback(arguments: &[String]) -> IpAddr {
     if arguments.first().is_some_and(|family| family == "6") {
         Ipv6Addr::LOCALHOST.into()

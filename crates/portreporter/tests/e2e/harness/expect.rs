@@ -62,6 +62,25 @@ impl SocketLines<'_> {
         self.check(found == expected, &format!("the events {expected:?}"))
     }
 
+    /// Exactly these events, in turn, beside `state` and `snapshot`: each with
+    /// the process and the addresses that were true at that moment.
+    pub(crate) fn in_turn(&self, expected: &[(&str, &Fact)], ways: &[&str]) -> &Self {
+        let events: Vec<&str> = expected.iter().map(|&(event, _)| event).collect();
+        self.events(&events);
+        let told = self
+            .lines
+            .iter()
+            .filter(|line| events.contains(&line["event"].as_str().unwrap_or_default()));
+        for (line, &(_, fact)) in told.zip(expected) {
+            let then = SocketLines {
+                fact,
+                lines: vec![line],
+            };
+            then.owner(ways).addresses();
+        }
+        self
+    }
+
     /// In every line the true process, known in one of these ways.
     pub(crate) fn owner(&self, ways: &[&str]) -> &Self {
         for line in &self.lines {

@@ -12,7 +12,22 @@ const NOBODY: u32 = 65534;
 
 pub(super) const CASES: &[Case] = &[
     ("hardship_unprivileged", Needs::Root, unprivileged),
+    (
+        "hardship_engine_not_permitted",
+        Needs::Root,
+        engine_not_permitted,
+    ),
     ("hardship_64_descriptors", Needs::Root, few_descriptors),
+    (
+        "hardship_soft_limit_of_descriptors",
+        Needs::Root,
+        soft_limit_of_descriptors,
+    ),
+    (
+        "hardship_too_few_descriptors",
+        Needs::Nothing,
+        too_few_descriptors,
+    ),
     ("hardship_no_passwd", Needs::Root, no_passwd),
     ("hardship_no_btf", Needs::Root, no_btf),
     ("hardship_no_cgroup2", Needs::Cgroup2, no_cgroup2),
@@ -20,19 +35,107 @@ pub(super) const CASES: &[Case] = &[
 
 fn unprivileged() {
     let recorder = Launch::new().run_by(NOBODY).start();
-    degraded(&log_of_a_listener(recorder, Some(NOBODY)));
+    let log = log_of_a_listener(recorder, Some(NOBODY));
+    degraded(&log);
+    let told: Vec<&str> = log
+        .stderr
+        .lines()
+        .filter(|line| line.contains("event 107: "))
+        .collect();
+    assert!(
+        told.len() == 1,
+        "one event 107 was expected: {}",
+        log.stderr
+    );
+    tells_what_is_missing(told[0]);
+}
+
+fn engine_not_permitted() {
+    let (status, stderr) = Launch::new()
+        .args(&["--engine", "ebpf"])
+        .run_by(NOBODY)
+        .run_to_the_end();
+    assert!(
+        status.code() == Some(69) && stderr.lines().count() == 1,
+        "69 and one line were expected, not {status}: {stderr}"
+    );
+    tells_what_is_missing(&stderr);
+}
+
+/// What failed, why, and what to do; each once.
+fn tells_what_is_missing(message: &str) {
+    for part in [
+        "engine ebpf: ",
+        "CAP_BPF",
+        "CAP_PERFMON",
+        "CAP_NET_ADMIN",
+        "run as root",
+        "setcap cap_bpf,cap_perfmon,cap_net_admin",
+        "Operation not permitted",
+    ] {
+        assert!(
+            message.matches(part).count() == 1,
+            "{part:?} was expected once in {message}"
+        );
+    }
+    let mut parts: Vec<&str> = message.split(": ").collect();
+    let all = parts.len();
+    parts.sort_unstable();
+    parts.dedup();
+    assert!(parts.len() == all, "something is told twice in {message}");
 }
 
 fn few_descriptors() {
-    let mut recorder = Launch::new()
-        .wrapped_by(&["sh", "-c", "ulimit -n 64; exec \"$0\" \"$@\""])
-        .start();
+    let (mut recorder, all) = (limited("ulimit -n 64"), Recorder::start());
     let facts = Traffic::play(&["pair"]);
     recorder.wait_for_closes(&facts.cookies());
     recorder.roll();
     let log = recorder.stop();
     log.about(&facts.one("client"))
         .tell(CONNECTED, CREATOR, "closed");
+    lacks_no_more_than(&all.stop(), &log);
+}
+
+fn soft_limit_of_descriptors() {
+    let (recorder, all) = (limited("ulimit -Sn 20"), Recorder::start());
+    lacks_no_more_than(&all.stop(), &recorder.stop());
+}
+
+fn limited(limit: &str) -> Recorder {
+    let script = format!("{limit}; exec \"$0\" \"$@\"");
+    Launch::new().wrapped_by(&["sh", "-c", &script]).start()
+}
+
+/// The hooks and what is missing are those of a recorder without a limit.
+fn lacks_no_more_than(all: &Log, limited: &Log) {
+    for key in ["engine", "hooks"] {
+        assert_eq!(limited.open()[key], all.open()[key], "{key}");
+    }
+    assert_eq!(always_missing(limited), always_missing(all));
+}
+
+/// What is missing for as long as the recorder runs. How many connections of the
+/// machine do not fit into the head of a set changes from moment to moment.
+fn always_missing(log: &Log) -> Vec<&str> {
+    let degraded = log.open()["degraded"].as_array().expect("a list");
+    degraded
+        .iter()
+        .filter_map(serde_json::Value::as_str)
+        .filter(|degradation| !degradation.starts_with("TIME_WAIT: "))
+        .collect()
+}
+
+fn too_few_descriptors() {
+    let (status, stderr) = Launch::new()
+        .wrapped_by(&["sh", "-c", "ulimit -n 20; exec \"$0\" \"$@\""])
+        .run_to_the_end();
+    let is_clear = ["20 files", "64 are needed", "ulimit -n", "LimitNOFILE="]
+        .iter()
+        .all(|part| stderr.contains(part));
+    assert!(
+        status.code() == Some(69) && is_clear && stderr.lines().count() == 1,
+        "69 and one line were expected, not {status}: {stderr}"
+    );
 }
 
 fn no_passwd() {

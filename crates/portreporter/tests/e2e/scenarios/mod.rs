@@ -5,6 +5,7 @@ use crate::harness::{Facts, Log, Recorder, Traffic};
 
 pub(crate) mod cgroup;
 mod faults;
+mod handed;
 mod hardship;
 mod names;
 mod places;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Case> {
         tcp::CASES,
         udp::CASES,
         process::CASES,
+        handed::CASES,
         names::CASES,
         places::CASES,
         cgroup::CASES,

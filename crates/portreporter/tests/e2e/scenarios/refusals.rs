@@ -27,6 +27,7 @@ pub(super) const CASES: &[Case] = &[
         directory_is_read_only,
     ),
     ("refused_options", Needs::Nothing, options),
+    ("refused_configuration", Needs::Nothing, configuration),
 ];
 
 fn directory_is_a_file() {
@@ -101,20 +102,44 @@ fn contents(path: &Path) -> Vec<String> {
 }
 
 fn options() {
-    for wrong in [
-        ["-ls", "5"],
-        ["-ls", "102401"],
-        ["--log-size", "many"],
-        ["--events-size", "999"],
-        ["--events-size", "1048577"],
-        ["--engine", "steam"],
-        ["--reconcile", "-1"],
-        ["--keep-days", "x"],
+    const KILOBYTES: &str = "KB from 1000 to 102400, such as 5120";
+    for (wrong, expected) in [
+        (["-ls", "5"], KILOBYTES),
+        (["-ls", "102401"], KILOBYTES),
+        (["-ls", "abc"], KILOBYTES),
+        (["-ls", "-5"], KILOBYTES),
+        (["--log-size", "many"], KILOBYTES),
+        (["--events-size", "999"], "KB from 1000 to 1048576"),
+        (["--events-size", "1048577"], "KB from 1000 to 1048576"),
+        (["--engine", "steam"], "auto, ebpf, sock-diag and proc"),
+        (["--reconcile", "-1"], ""),
+        (["--keep-days", "x"], "days from 1 to 36500"),
+        (["--compress", "maybe"], "on or off"),
     ] {
         let (status, stderr) = Launch::new().args(&wrong).run_to_the_end();
         assert!(
-            status.code() == Some(64) && stderr.starts_with("portreporter: "),
-            "{wrong:?}: 64 and a message were expected, not {status}: {stderr}"
+            status.code() == Some(64)
+                && stderr.starts_with("portreporter: ")
+                && stderr.contains(expected),
+            "{wrong:?}: 64 and {expected:?} were expected, not {status}: {stderr}"
+        );
+    }
+}
+
+fn configuration() {
+    for (text, expected) in [
+        ("\n\nengine = 'steam'\n", "line 3: engine"),
+        ("log-dirr = '/x'\n", "line 1: unknown key `log-dirr`"),
+    ] {
+        let launch = Launch::new();
+        let file = launch.home().join("configuration.toml");
+        std::fs::write(&file, text).expect("a file");
+        let path = file.display().to_string();
+        let (status, stderr) = launch.args(&["--config", &path]).run_to_the_end();
+        assert!(
+            status.code() == Some(65)
+                && stderr.starts_with(&format!("portreporter: {path}, {expected}")),
+            "65 and {expected:?} were expected, not {status}: {stderr}"
         );
     }
 }

@@ -1,7 +1,10 @@
 //! The kernel's socket tables over netlink (`sock_diag(7)`): every TCP and UDP
 //! socket of one network namespace, at once and with its cookie.
 //!
-//! One question per family and protocol; the kernel answers with one
+//! One question per family and protocol, but only one for TCP: for each the
+//! kernel goes through the whole of its hash table, which on a large machine
+//! takes milliseconds even where it is empty, and the question of the older
+//! kind (`TCPDIAG_GETSOCK`) is about both families. The kernel answers with one
 //! `inet_diag_msg` of 72 bytes for each socket:
 //!
 //! | offset | size | field |
@@ -34,6 +37,8 @@ use crate::Error;
 
 /// `SOCK_DIAG_BY_FAMILY`.
 pub(crate) const BY_FAMILY: u16 = 20;
+/// `TCPDIAG_GETSOCK`.
+const TCP_OF_BOTH_FAMILIES: u16 = 18;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// Tables that keep changing are accepted after so many attempts.
@@ -80,8 +85,20 @@ pub(crate) fn dump(protocols: &[Protocol], netns: Option<u32>) -> Result<Table, 
     let mut connection = Connection::open()?;
     let mut table = Table::default();
     for &protocol in protocols {
+        let mut ask = |question: &Question| {
+            let start = table.sockets.len();
+            let outcome = dump_one(&mut connection, question, protocol, netns, &mut table);
+            if outcome.is_err() {
+                table.sockets.truncate(start);
+            }
+            outcome
+        };
+        // Whatever is wrong with it, the newer kind says it better.
+        if protocol == Protocol::Tcp && ask(&Question::tcp()).is_ok() {
+            continue;
+        }
         for family in [AF_INET, AF_INET6] {
-            match dump_one(&mut connection, protocol, family, netns, &mut table) {
+            match ask(&Question::new(protocol, family)) {
                 // A kernel without IPv6, or without udp_diag.
                 Err(Error::System { source, .. })
                     if family == AF_INET6 && source.kind() == std::io::ErrorKind::NotFound => {}
@@ -94,23 +111,23 @@ pub(crate) fn dump(protocols: &[Protocol], netns: Option<u32>) -> Result<Table, 
 
 fn dump_one(
     connection: &mut Connection,
+    question: &Question,
     protocol: Protocol,
-    family: u8,
     netns: Option<u32>,
     table: &mut Table,
 ) -> Result<(), Error> {
-    let request = encode_request(protocol, family);
     let start = table.sockets.len();
     for attempt in 1..=ATTEMPTS {
         table.sockets.truncate(start);
         let mut malformed = false;
-        let interrupted = connection.dump(BY_FAMILY, &request, |payload| {
-            match decode(payload, protocol, netns) {
-                Ok(Some(socket)) => table.sockets.push(socket),
-                Ok(None) => {}
-                Err(Malformed) => malformed = true,
-            }
-        })?;
+        let interrupted =
+            connection.dump(question.kind, question.body(), |payload| {
+                match decode(payload, protocol, netns) {
+                    Ok(Some(socket)) => table.sockets.push(socket),
+                    Ok(None) => {}
+                    Err(Malformed) => malformed = true,
+                }
+            })?;
         if malformed {
             return Err(Error::Protocol {
                 what: format!("sock_diag {}", protocol.name()),
@@ -216,25 +233,53 @@ fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
     }
 }
 
-/// An `inet_diag_req_v2`: family, protocol, extensions, states, and a socket
-/// ID of 48 bytes that a dump does not use.
-fn encode_request(protocol: Protocol, family: u8) -> [u8; 56] {
-    let mut request = [0; 56];
-    request[0] = family;
-    let states: u32 = match protocol {
-        Protocol::Tcp => {
-            request[1] = 6;
-            // Not CLOSE, and not "bound, but neither listening nor connected"
-            // (13), which newer kernels offer and no event reports.
-            !(1 << 7 | 1 << 13)
+/// All states but CLOSE and "bound, but neither listening nor connected" (13),
+/// which newer kernels offer and no event reports.
+const TCP_STATES: u32 = !(1 << 7 | 1 << 13);
+
+/// What the kernel is asked.
+struct Question {
+    /// The type of the message and of those that answer it.
+    kind: u16,
+    /// What it carries, padded.
+    request: [u8; 60],
+    length: usize,
+}
+
+impl Question {
+    /// An `inet_diag_req_v2`: family, protocol, extensions, padding, states, and
+    /// a socket ID of 48 bytes that a dump does not use.
+    fn new(protocol: Protocol, family: u8) -> Self {
+        let (number, states) = match protocol {
+            Protocol::Tcp => (6, TCP_STATES),
+            Protocol::Udp => (17, !0),
+        };
+        let mut request = [0; 60];
+        request[0] = family;
+        request[1] = number;
+        request[4..8].copy_from_slice(&states.to_ne_bytes());
+        Self {
+            kind: BY_FAMILY,
+            request,
+            length: 56,
         }
-        Protocol::Udp => {
-            request[1] = 17;
-            !0
+    }
+
+    /// An `inet_diag_req`: family (any), two lengths of prefixes, extensions, a
+    /// socket ID of 48 bytes, states, changes.
+    fn tcp() -> Self {
+        let mut request = [0; 60];
+        request[52..56].copy_from_slice(&TCP_STATES.to_ne_bytes());
+        Self {
+            kind: TCP_OF_BOTH_FAMILIES,
+            request,
+            length: 60,
         }
-    };
-    request[4..8].copy_from_slice(&states.to_ne_bytes());
-    request
+    }
+
+    fn body(&self) -> &[u8] {
+        self.request.get(..self.length).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

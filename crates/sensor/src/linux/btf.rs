@@ -58,9 +58,11 @@ impl<'a> Btf<'a> {
         })
     }
 
-    /// Answers all questions that have an answer.
+    /// Answers all questions that have an answer. Of several types of one name
+    /// the first counts, as everywhere in the kernel.
     pub(crate) fn find(&self, wanted: &mut [Wanted<'_>]) {
         let mut reader = Reader::new(self.types);
+        let mut open = wanted.len();
         for id in 1.. {
             let Some((name, kind, details)) = next_type(&mut reader) else {
                 return;
@@ -69,19 +71,25 @@ impl<'a> Btf<'a> {
                 continue;
             }
             for wanted in &mut *wanted {
-                match wanted {
-                    Wanted::Function(function, found)
+                let answered = match wanted {
+                    Wanted::Function(function, found @ None)
                         if kind == KIND_FUNCTION && self.is_named(name, function) =>
                     {
                         *found = Some(id);
+                        true
                     }
-                    Wanted::Member(structure, member, found)
+                    Wanted::Member(structure, member, found @ None)
                         if kind == KIND_STRUCT && self.is_named(name, structure) =>
                     {
                         *found = self.offset(details, member);
+                        found.is_some()
                     }
-                    _ => {}
-                }
+                    _ => false,
+                };
+                open -= usize::from(answered);
+            }
+            if open == 0 {
+                return;
             }
         }
     }
@@ -228,6 +236,10 @@ mod tests {
         let mut types = words(&[1, 1 << 24, 4, 32]);
         types.extend(words(&[5, KIND_STRUCT << 24 | 2, 16]));
         types.extend(words(&[12, 1, 0, 16, 1, 64]));
+        types.extend(words(&[5, KIND_FUNCTION << 24, 1]));
+        // Others of the same names, later.
+        types.extend(words(&[5, KIND_STRUCT << 24 | 1, 16]));
+        types.extend(words(&[16, 1, 32]));
         types.extend(words(&[5, KIND_FUNCTION << 24, 1]));
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
         let mut bytes = MAGIC.to_ne_bytes().to_vec();

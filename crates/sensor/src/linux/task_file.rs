@@ -64,6 +64,8 @@ pub(crate) fn walk(netns: u32) -> io::Result<Walked> {
 fn decode(rows: &[u8], own: u32) -> Walked {
     let mut walked = Walked::default();
     walked.sockets.reserve(rows.len() / ROW);
+    // The files of a process come one after another.
+    let mut last = None;
     for row in rows.chunks_exact(ROW) {
         let mut reader = Reader::new(row);
         let inode = reader.array().map(u64::from_ne_bytes);
@@ -75,7 +77,9 @@ fn decode(rows: &[u8], own: u32) -> Walked {
         {
             walked.sockets.push((inode, pid));
         }
-        walked.processes.insert(pid);
+        if last.replace(pid) != Some(pid) {
+            walked.processes.insert(pid);
+        }
         // A process that ends has no namespace any more.
         if netns != own && netns != 0 {
             walked.namespaces.entry(netns).or_insert(pid);

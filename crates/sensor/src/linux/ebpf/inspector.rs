@@ -109,9 +109,26 @@ impl Inspector for EbpfInspector {
         if !self.has_iterator {
             return crate::snapshot();
         }
-        let mut snapshot = Snapshot {
-            sockets: self.walk()?,
-            degradations: Vec::new(),
+        let mut snapshot = match self.walk() {
+            Ok(sockets) => Snapshot {
+                sockets,
+                degradations: Vec::new(),
+            },
+            Err(error) => {
+                let mut snapshot = crate::snapshot()?;
+                snapshot.degradations.insert(
+                    0,
+                    Degradation {
+                        what: "iterator task_file".to_owned(),
+                        why: crate::linux::ebpf::explain(&error),
+                        consequence: "the sockets that are open now are looked for in another \
+                                      way, which takes longer and may not know who holds them"
+                            .to_owned(),
+                        remedy: None,
+                    },
+                );
+                return Ok(snapshot);
+            }
         };
         // Sockets without a descriptor: TIME_WAIT, orphans, not yet accepted.
         // Only netlink knows them.

@@ -28,7 +28,7 @@ mod linux;
 #[doc(hidden)]
 pub use crate::linux::fuzzing;
 #[cfg(target_os = "linux")]
-pub use crate::linux::{Options, open, record, snapshot};
+pub use crate::linux::{Options, open, record, snapshot, snapshot_while};
 
 /// A source of observations that is attached and running.
 pub struct Sensor {

@@ -21,7 +21,7 @@ use event::{Degradation, Engine};
 
 pub use self::ebpf::record;
 use self::privileges::Missing;
-pub use self::snapshot::snapshot;
+pub use self::snapshot::{snapshot, snapshot_while};
 use crate::{Error, Sensor};
 
 /// How a sensor is to be opened.

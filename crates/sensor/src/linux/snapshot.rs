@@ -4,9 +4,11 @@
 //! Two things are read at the same time, because each takes a while: the tables
 //! of our own namespace ([`sock_diag`], or [`procfs`] where there is no netlink)
 //! and the descriptors and namespaces of all processes ([`task_file`], or
-//! [`holders`] and [`netns`] where the kernel does not let us). Then come the
-//! tables of the other namespaces: over netlink from within, or, where entering
-//! is not permitted, from the files of a process there.
+//! [`holders`] and [`netns`] where the kernel does not let us). With many
+//! sockets the tables take longer; a caller can use that time
+//! ([`snapshot_while`]). Then come the tables of the other namespaces: over
+//! netlink from within, or, where entering is not permitted, from the files of a
+//! process there.
 //!
 //! The parts are therefore not of the very same instant. A socket that was
 //! made or closed meanwhile may be here without a holder; it is never here
@@ -15,10 +17,11 @@
 //! Nothing is remembered from one snapshot to the next: for that see
 //! [`polling`](super::polling).
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use event::{Degradation, Engine, Protocol};
+use rustc_hash::FxHashSet;
 
 use super::holders::{self, Held, Holders};
 use super::netns::{self, Namespace, Namespaces};
@@ -30,11 +33,18 @@ use crate::{Error, FoundSocket, Snapshot};
 /// Every socket of the machine that can be seen now, by the best means that
 /// works without a program in the kernel.
 pub fn snapshot() -> Result<Snapshot, Error> {
-    let view = View::system(Engine::SockDiag);
-    match view.snapshot() {
+    snapshot_while(|_| {})
+}
+
+/// The same, for a caller who will look at the holders afterwards: who holds
+/// sockets is known before the tables are read, and until they are, `idle` is
+/// called with one process after another that holds sockets, of any kind. How
+/// many those are depends on how long the tables take; it may be none.
+pub fn snapshot_while(mut idle: impl FnMut(u32)) -> Result<Snapshot, Error> {
+    match View::system(Engine::SockDiag).snapshot_while(&mut idle) {
         Ok(snapshot) => Ok(snapshot),
         Err(reason) => {
-            let mut snapshot = View::system(Engine::Proc).snapshot()?;
+            let mut snapshot = View::system(Engine::Proc).snapshot_while(&mut idle)?;
             snapshot.degradations.insert(0, without_netlink(&reason));
             Ok(snapshot)
         }
@@ -84,6 +94,8 @@ struct Walk {
     holders: Holders,
     /// The processes that the kernel looked into, if it did the walk.
     by_kernel: Option<BTreeSet<u32>>,
+    /// The processes that hold sockets, if the kernel did the walk.
+    busy: Vec<u32>,
     namespaces: Namespaces,
     degradations: Vec<Degradation>,
 }
@@ -101,10 +113,22 @@ impl View {
 
     /// Tables and holders, joined.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.snapshot_while(&mut |_| {})
+    }
+
+    /// The same, with something to do meanwhile; see [`snapshot_while`].
+    fn snapshot_while(&self, idle: &mut dyn FnMut(u32)) -> Result<Snapshot, Error> {
+        let own = netns::own(&self.proc);
         let (tcp, udp, walk) = std::thread::scope(|scope| {
-            let tcp = scope.spawn(|| self.own_table(&[Protocol::Tcp]));
-            let walk = self.walk();
-            let udp = self.own_table(&[Protocol::Udp]);
+            let tcp = scope.spawn(|| self.own_table(&[Protocol::Tcp], own));
+            let walk = self.walk(own);
+            let udp = self.own_table(&[Protocol::Udp], own);
+            for &pid in walk.iter().flat_map(|walk| &walk.busy) {
+                if tcp.is_finished() {
+                    break;
+                }
+                idle(pid);
+            }
             let tcp = tcp.join().unwrap_or_else(|_| Err(thread_failed()));
             (tcp, udp, walk)
         });
@@ -112,47 +136,88 @@ impl View {
         let tables = self.complete(own, &walk.namespaces);
         let mut degradations = tables.degradations;
         degradations.extend(walk.degradations);
-        let (mut sockets, without) = join(tables.sockets, walk.holders);
-        if let Some(known) = walk.by_kernel
-            && !without.is_empty()
-        {
-            degradations.extend(self.look_again(&mut sockets, &without, &known)?);
-        }
+        let (sockets, hidden) = self.join(tables.sockets, walk.holders, walk.by_kernel.as_ref())?;
+        degradations.extend(hidden_processes(hidden));
         Ok(Snapshot {
             sockets,
             degradations,
         })
     }
 
-    /// Looks on foot into the processes that the kernel left out, for whoever
-    /// holds the sockets without a holder.
-    fn look_again(
+    /// Gives every socket its holders, and leaves out what comes twice.
+    ///
+    /// Where the kernel did the walk, and sockets with an inode are left without
+    /// a holder, the processes that it did not look into are looked into on
+    /// foot. That takes about as long as all the rest here, so it begins, on
+    /// another thread, when the first such socket is met. Also says how many
+    /// processes could then not be looked into.
+    fn join(
         &self,
-        sockets: &mut [FoundSocket],
-        without: &[(usize, u32)],
-        known: &BTreeSet<u32>,
-    ) -> Result<Vec<Degradation>, Error> {
-        let mut pids = procfs::processes(&self.proc)?;
-        pids.retain(|pid| !known.contains(pid));
-        let holders = holders::walk(&self.proc, &pids)?;
-        let hidden = holders.hidden;
-        for &(place, inode) in without {
-            if let (Some(found), Some(pid)) = (sockets.get_mut(place), holders.first(inode)) {
+        tables: Vec<TableSocket>,
+        mut holders: Holders,
+        mut by_kernel: Option<&BTreeSet<u32>>,
+    ) -> Result<(Vec<FoundSocket>, usize), Error> {
+        let mut sockets = Vec::with_capacity(tables.len());
+        let mut nobodys = FxHashSet::default();
+        let mut without = Vec::new();
+        let others = std::thread::scope(|scope| {
+            let mut search = None;
+            for table in tables {
+                let holders = match holders.take(table.inode) {
+                    Held::By(holders) => holders,
+                    Held::ByNobody
+                        if table
+                            .socket
+                            .cookie
+                            .is_none_or(|cookie| nobodys.insert(cookie)) =>
+                    {
+                        if table.inode != 0 {
+                            without.push((sockets.len(), table.inode));
+                            if let Some(known) = by_kernel.take() {
+                                search = Some(scope.spawn(|| self.walk_others(known)));
+                            }
+                        }
+                        Vec::new()
+                    }
+                    Held::ByNobody | Held::Again => continue,
+                };
+                sockets.push(FoundSocket {
+                    socket: table.socket,
+                    holders,
+                    owner: None,
+                    uid: table.uid,
+                });
+            }
+            search.map(|search| search.join().unwrap_or_else(|_| Err(thread_failed())))
+        });
+        let others = others.transpose()?.unwrap_or_default();
+        for (place, inode) in without {
+            if let (Some(found), Some(pid)) = (sockets.get_mut(place), others.first(inode)) {
                 found.holders.push(pid);
             }
         }
-        Ok(hidden_processes(hidden).into_iter().collect())
+        Ok((sockets, others.hidden))
+    }
+
+    /// Looks on foot into the processes that are not known.
+    fn walk_others(&self, known: &BTreeSet<u32>) -> Result<Holders, Error> {
+        let mut pids = procfs::processes(&self.proc)?;
+        pids.retain(|pid| !known.contains(pid));
+        holders::walk(&self.proc, &pids)
     }
 
     /// Holders and namespaces: by the kernel if it lets us, else on foot.
-    fn walk(&self) -> Result<Walk, Error> {
+    fn walk(&self, own: Option<u32>) -> Result<Walk, Error> {
         if self.kernel_walk
-            && let Some(own) = netns::own(&self.proc)
+            && let Some(own) = own
             && let Ok(walked) = task_file::walk(own)
         {
             let (root, proc) = (&self.root, &self.proc);
+            let mut busy: Vec<u32> = walked.sockets.iter().map(|&(_, pid)| pid).collect();
+            busy.dedup();
             return Ok(Walk {
                 holders: Holders::new(&walked.sockets, 0),
+                busy,
                 by_kernel: Some(walked.processes),
                 namespaces: netns::with_mounted(root, proc, Some(own), walked.namespaces),
                 degradations: Vec::new(),
@@ -163,6 +228,7 @@ impl View {
         Ok(Walk {
             holders,
             by_kernel: None,
+            busy: Vec::new(),
             namespaces: netns::find(&self.root, &self.proc, &pids),
             degradations,
         })
@@ -170,7 +236,7 @@ impl View {
 
     /// The tables alone, without a look into the processes' descriptors.
     pub(crate) fn tables(&self) -> Result<Tables, Error> {
-        let own = self.own_table(BOTH)?;
+        let own = self.own_table(BOTH, netns::own(&self.proc))?;
         let pids = procfs::processes(&self.proc)?;
         Ok(self.complete(own, &netns::find(&self.root, &self.proc, &pids)))
     }
@@ -198,13 +264,13 @@ impl View {
         Ok((holders, degradations))
     }
 
-    fn own_table(&self, protocols: &[Protocol]) -> Result<Table, Error> {
+    fn own_table(&self, protocols: &[Protocol], netns: Option<u32>) -> Result<Table, Error> {
         match self.engine {
-            Engine::SockDiag => sock_diag::dump(protocols, None),
+            Engine::SockDiag => sock_diag::dump(protocols, netns),
             // Not `proc/net`: in a thread that is elsewhere it is the process'
             // all the same.
             Engine::Ebpf | Engine::Proc => {
-                procfs::tables(&self.proc.join("self/net"), protocols, None)
+                procfs::tables(&self.proc.join("self/net"), protocols, netns)
             }
         }
     }
@@ -213,9 +279,6 @@ impl View {
     fn complete(&self, own: Table, namespaces: &Namespaces) -> Tables {
         let mut unstable = own.unstable;
         let mut sockets = own.sockets;
-        for found in &mut sockets {
-            found.socket.netns = namespaces.own;
-        }
         let mut missing = Vec::new();
         for namespace in &namespaces.others {
             match self.other_table(namespace) {
@@ -273,38 +336,6 @@ impl View {
             (None, None) => Err(thread_failed()),
         }
     }
-}
-
-/// Gives every socket its holders, and leaves out what comes twice. Also says
-/// where those are, and their inodes, that have one but no holder.
-fn join(sockets: Vec<TableSocket>, mut holders: Holders) -> (Vec<FoundSocket>, Vec<(usize, u32)>) {
-    let mut nobodys = HashSet::new();
-    let mut without = Vec::new();
-    let mut found = Vec::with_capacity(sockets.len());
-    for table in sockets {
-        let holders = match holders.take(table.inode) {
-            Held::By(holders) => holders,
-            Held::ByNobody
-                if table
-                    .socket
-                    .cookie
-                    .is_none_or(|cookie| nobodys.insert(cookie)) =>
-            {
-                if table.inode != 0 {
-                    without.push((found.len(), table.inode));
-                }
-                Vec::new()
-            }
-            Held::ByNobody | Held::Again => continue,
-        };
-        found.push(FoundSocket {
-            socket: table.socket,
-            holders,
-            owner: None,
-            uid: table.uid,
-        });
-    }
-    (found, without)
 }
 
 /// Processes that may not be looked into.

@@ -7,7 +7,9 @@
 //!
 //! With thousands of processes and tens of thousands of sockets every look at
 //! a process counts. So each process is looked at once, only if one of its
-//! sockets is to be shown, and only for what is shown ([`people`]).
+//! sockets is to be shown, and only for what is shown ([`people`]). Where all
+//! is shown, nearly every process that holds sockets will be: the time in which
+//! the kernel's tables are still being read is spent on those.
 
 mod filter;
 mod json;
@@ -20,7 +22,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use event::{Degradation, Protocol, TcpState};
+use event::{Degradation, Endpoint, Protocol, TcpState};
 use sensor::FoundSocket;
 
 use self::filter::{Filter, PortRange};
@@ -30,6 +32,8 @@ use self::people::{People, Person};
 const EXIT_NONE: u8 = 1;
 /// So much is gathered before it is written.
 const BUFFER: usize = 256 * 1024;
+/// For fewer rows another thread is not worth its start.
+const ROWS_PER_THREAD: usize = 2000;
 
 /// List every port in use now, with its owner
 ///
@@ -95,7 +99,7 @@ fn parse_state(text: &str) -> Result<TcpState, String> {
 #[derive(Clone, Copy)]
 struct Row<'a> {
     /// Orders most rows; see [`Row::key`].
-    key: u64,
+    key: u128,
     found: &'a FoundSocket,
     /// The holder that is named: the first that the filter lets through.
     owner: Option<u32>,
@@ -118,37 +122,53 @@ impl<'a> Row<'a> {
         self.key & Self::IPV6 != 0
     }
 
-    const IPV6: u64 = 1 << 32;
+    const IPV6: u128 = 1 << 110;
 
     /// Protocol, port, family and the first 32 bits of the address in one
-    /// number: where two differ they are in the order of the sockets, and there
-    /// is no need to look at these.
-    fn key(found: &FoundSocket) -> u64 {
+    /// number, and if that is the whole address the same of the peer: where two
+    /// differ they are in the order of the sockets, and there is no need to look
+    /// at these.
+    fn key(found: &FoundSocket) -> u128 {
         let socket = &found.socket;
         let protocol = match socket.protocol {
             Protocol::Tcp => 0,
-            Protocol::Udp => 1,
+            Protocol::Udp => 1 << 127,
         };
-        let (family, bits) = match socket.local.ip {
-            IpAddr::V4(ip) => (0, ip.to_bits()),
-            IpAddr::V6(ip) => {
-                let [a, b, ..] = ip.segments();
-                (Self::IPV6, u32::from(a) << 16 | u32::from(b))
-            }
+        let port = u128::from(socket.local.port) << 111;
+        let address = match (socket.local.ip, socket.remote) {
+            (IpAddr::V4(ip), remote) => u128::from(ip.to_bits()) << 78 | Self::peer(remote),
+            (IpAddr::V6(ip), _) => Self::IPV6 | ip.to_bits() >> 96 << 78,
         };
-        protocol << 63 | u64::from(socket.local.port) << 40 | family | u64::from(bits)
+        protocol | port | address
+    }
+
+    /// The lower 78 bits of the key; nobody comes first.
+    fn peer(remote: Option<Endpoint>) -> u128 {
+        const SOMEBODY: u128 = 1 << 77;
+        match remote {
+            None => 0,
+            Some(Endpoint {
+                ip: IpAddr::V4(ip),
+                port,
+            }) => SOMEBODY | u128::from(ip.to_bits()) << 44 | u128::from(port) << 28,
+            Some(_) => SOMEBODY | 1 << 76,
+        }
     }
 }
 
 /// Takes a snapshot and prints what is asked for.
 pub(crate) fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
-    let snapshot = sensor::snapshot().context("cannot read the table of sockets")?;
-    warn(&snapshot.degradations);
     let (json, verbose) = (args.json, args.verbose);
     let mut people = People::new(json || verbose);
     let filter = Filter::new(args);
-    let mut rows = select(&snapshot.sockets, &filter, &mut people);
-    sort(&mut rows);
+    let snapshot = if filter.admits_everything() {
+        sensor::snapshot_while(|pid| people.expect(pid))
+    } else {
+        sensor::snapshot()
+    };
+    let snapshot = snapshot.context("cannot read the table of sockets")?;
+    warn(&snapshot.degradations);
+    let rows = select(&snapshot.sockets, &filter, &mut people);
 
     let mut out = io::BufWriter::with_capacity(BUFFER, io::stdout().lock());
     let written = if json {
@@ -173,13 +193,16 @@ pub(crate) fn run(args: ListArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// Keeps what the filter lets through, and gets to know the owners of it.
+/// Keeps what the filter lets through, gets to know the owners of it, and brings
+/// it into order.
 fn select<'a>(sockets: &'a [FoundSocket], filter: &Filter, people: &mut People) -> Vec<Row<'a>> {
-    let mut rows: Vec<Row> = sockets
-        .iter()
-        .filter(|found| filter.admits_socket(found))
-        .map(Row::new)
-        .collect();
+    let mut rows = Vec::with_capacity(sockets.len());
+    rows.extend(
+        sockets
+            .iter()
+            .filter(|found| filter.admits_socket(found))
+            .map(Row::new),
+    );
     if filter.asks_for_people() {
         people.meet(rows.iter().flat_map(|row| &row.found.holders).copied());
         rows.retain_mut(|row| {
@@ -191,8 +214,17 @@ fn select<'a>(sockets: &'a [FoundSocket], filter: &Filter, people: &mut People) 
                 .find(|&pid| filter.admits_holder(pid, people.get(pid)));
             row.owner.is_some()
         });
+        sort(&mut rows);
     } else {
-        people.meet(rows.iter().filter_map(|row| row.owner));
+        let owners: Vec<u32> = rows.iter().filter_map(|row| row.owner).collect();
+        std::thread::scope(|scope| {
+            if rows.len() >= ROWS_PER_THREAD {
+                scope.spawn(|| sort(&mut rows));
+            } else {
+                sort(&mut rows);
+            }
+            people.meet(owners.into_iter());
+        });
     }
     rows
 }
@@ -239,29 +271,48 @@ fn warn(degradations: &[Degradation]) {
 
 #[cfg(test)]
 mod tests {
-    use event::{Cookie, Endpoint, Socket};
+    use event::{Cookie, Socket};
     use proptest::prelude::*;
 
     use super::*;
 
-    pub(super) fn found(
+    /// A TCP socket that waits for connections.
+    pub(super) fn listener(local: &str, holders: &[u32]) -> FoundSocket {
+        found(Protocol::Tcp, local, Some(TcpState::Listening), holders)
+    }
+
+    /// A TCP socket with a peer.
+    pub(super) fn connection(
+        local: &str,
+        remote: &str,
+        state: TcpState,
+        holders: &[u32],
+    ) -> FoundSocket {
+        let mut found = found(Protocol::Tcp, local, Some(state), holders);
+        found.socket.remote = Some(endpoint(remote));
+        found
+    }
+
+    /// A UDP socket.
+    pub(super) fn datagram(local: &str, remote: Option<&str>, holders: &[u32]) -> FoundSocket {
+        let mut found = found(Protocol::Udp, local, None, holders);
+        found.socket.remote = remote.map(endpoint);
+        found
+    }
+
+    fn found(
         protocol: Protocol,
         local: &str,
-        remote: Option<&str>,
         state: Option<TcpState>,
         holders: &[u32],
     ) -> FoundSocket {
-        let endpoint = |text: &str| {
-            let address: std::net::SocketAddr = text.parse().unwrap();
-            Endpoint::new(address.ip(), address.port())
-        };
         FoundSocket {
             socket: Socket {
                 cookie: Some(Cookie(0x1f)),
                 netns: Some(4_026_531_833),
                 protocol,
                 local: endpoint(local),
-                remote: remote.map(endpoint),
+                remote: None,
                 state,
             },
             holders: holders.to_vec(),
@@ -270,14 +321,19 @@ mod tests {
         }
     }
 
+    fn endpoint(text: &str) -> Endpoint {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        Endpoint::new(address.ip(), address.port())
+    }
+
     #[test]
     fn sorted_by_protocol_port_and_address() {
         let sockets = [
-            found(Protocol::Udp, "0.0.0.0:53", None, None, &[]),
-            found(Protocol::Tcp, "[::]:80", None, None, &[]),
-            found(Protocol::Tcp, "0.0.0.0:443", None, None, &[]),
-            found(Protocol::Tcp, "10.0.0.1:80", None, None, &[]),
-            found(Protocol::Tcp, "9.0.0.1:80", None, None, &[]),
+            datagram("0.0.0.0:53", None, &[]),
+            listener("[::]:80", &[]),
+            listener("0.0.0.0:443", &[]),
+            listener("10.0.0.1:80", &[]),
+            listener("9.0.0.1:80", &[]),
         ];
         let mut rows: Vec<Row> = sockets.iter().map(Row::new).collect();
         sort(&mut rows);
@@ -297,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_holder_that_is_asked_for_is_named() {
-        let sockets = [found(Protocol::Tcp, "0.0.0.0:1", None, None, &[7, 9])];
+        let sockets = [listener("0.0.0.0:1", &[7, 9])];
         let args = ListArgs {
             pid: vec![9],
             ..ListArgs::default()
@@ -335,18 +391,29 @@ mod tests {
     proptest! {
         #[test]
         fn the_short_key_agrees_with_the_long_order(
-            one: (bool, IpAddr, u16), other: (bool, IpAddr, u16)
+            is_tcp: (bool, bool),
+            local: (IpAddr, u16),
+            remote: Option<(IpAddr, u16)>,
+            // Often the same, or else only the first parts are ever compared.
+            other_local: Option<(IpAddr, u16)>,
+            other_remote: Option<Option<(IpAddr, u16)>>,
         ) {
-            let socket = |(is_tcp, ip, port): (bool, IpAddr, u16)| {
+            let socket = |is_tcp, (ip, port), remote: Option<(IpAddr, u16)>| {
                 let protocol = if is_tcp { Protocol::Tcp } else { Protocol::Udp };
-                let mut found = found(protocol, "0.0.0.0:0", None, None, &[]);
+                let mut found = found(protocol, "0.0.0.0:0", None, &[]);
                 found.socket.local = Endpoint::new(ip, port);
+                found.socket.remote = remote.map(|(ip, port)| Endpoint::new(ip, port));
                 found
             };
-            let (one, other) = (socket(one), socket(other));
+            let one = socket(is_tcp.0, local, remote);
+            let other = socket(
+                is_tcp.1,
+                other_local.unwrap_or(local),
+                other_remote.unwrap_or(remote),
+            );
             let long = |found: &FoundSocket| {
                 let socket = &found.socket;
-                (socket.protocol, socket.local.port, socket.local.ip)
+                (socket.protocol, socket.local.port, socket.local.ip, socket.remote)
             };
             let short = Row::key(&one).cmp(&Row::key(&other));
             prop_assert!(short.is_eq() || short == long(&one).cmp(&long(&other)));

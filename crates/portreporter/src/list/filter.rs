@@ -50,6 +50,16 @@ impl Filter {
         Self { args }
     }
 
+    /// Is nothing asked for in particular?
+    pub(super) fn admits_everything(&self) -> bool {
+        let args = &self.args;
+        !self.asks_for_people()
+            && !args.listening
+            && args.tcp == args.udp
+            && args.state.is_empty()
+            && args.port.is_empty()
+    }
+
     /// Does the socket pass, as far as it can tell by itself?
     pub(super) fn admits_socket(&self, found: &FoundSocket) -> bool {
         let args = &self.args;
@@ -112,33 +122,20 @@ mod tests {
     use event::TcpState;
     use proptest::prelude::*;
 
-    use super::super::tests::found;
+    use super::super::tests::{connection, datagram, listener};
     use super::*;
 
     fn admits(args: ListArgs) -> Vec<usize> {
         let sockets = [
-            found(
-                Protocol::Tcp,
-                "0.0.0.0:22",
-                None,
-                Some(TcpState::Listening),
-                &[1],
-            ),
-            found(
-                Protocol::Tcp,
+            listener("0.0.0.0:22", &[1]),
+            connection(
                 "10.0.0.1:40000",
-                Some("10.0.0.2:22"),
-                Some(TcpState::Established),
+                "10.0.0.2:22",
+                TcpState::Established,
                 &[2, 3],
             ),
-            found(Protocol::Udp, "0.0.0.0:53", None, None, &[1]),
-            found(
-                Protocol::Udp,
-                "10.0.0.1:5353",
-                Some("10.0.0.2:53"),
-                None,
-                &[],
-            ),
+            datagram("0.0.0.0:53", None, &[1]),
+            datagram("10.0.0.1:5353", Some("10.0.0.2:53"), &[]),
         ];
         let filter = Filter::new(args);
         (0..)

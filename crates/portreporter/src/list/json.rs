@@ -144,10 +144,10 @@ impl Formatter for Safe {
 
 #[cfg(test)]
 mod tests {
-    use event::{BootTime, Protocol};
+    use event::BootTime;
     use proptest::prelude::*;
 
-    use super::super::tests::found;
+    use super::super::tests::{connection, datagram};
     use super::*;
 
     fn shown(line: &Line<'_>) -> String {
@@ -166,11 +166,10 @@ mod tests {
             uid: Some(33),
             ..Process::default()
         };
-        let found = found(
-            Protocol::Tcp,
+        let found = connection(
             "[::ffff:10.0.0.1]:80",
-            Some("10.0.0.2:999"),
-            Some(TcpState::TimeWait),
+            "10.0.0.2:999",
+            TcpState::TimeWait,
             &[7, 8],
         );
         let boot = Boot::now();
@@ -202,7 +201,7 @@ mod tests {
         #[test]
         fn any_name_is_read_back_as_it_was(name: String) {
             let process = Process { name: Some(name.clone()), ..Process::default() };
-            let found = found(Protocol::Udp, "0.0.0.0:1", None, None, &[1]);
+            let found = datagram("0.0.0.0:1", None, &[1]);
             let text = shown(&line(&Row::new(&found), Some(&process), &Boot::now()));
             prop_assert_eq!(&*text::escape(&text), text.as_str());
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();

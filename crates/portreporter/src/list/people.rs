@@ -9,19 +9,22 @@
 //! everything.
 
 use std::collections::HashMap;
-use std::ffi::CString;
-use std::os::unix::fs::MetadataExt as _;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use event::{BootTime, Process, ProcessKey, text};
 use identity::parse::{self, Place};
 use identity::{Identifier, Roots};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, openat, readlinkat_raw};
+use rustix::io::retry_on_intr;
 
 /// For fewer processes another thread is not worth its start.
 const PROCESSES_PER_THREAD: usize = 64;
 /// More threads than this only wait for each other.
 const THREADS: usize = 4;
+/// No path is longer (`PATH_MAX`).
+const PATH: usize = 4096;
 
 /// What is known of a process, as far as it was asked for.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +87,10 @@ pub(super) struct People {
     whole: bool,
     identifier: Option<Identifier>,
     register: Register,
+    /// Some who will probably be met.
+    expected: HashMap<u32, Option<Person>>,
+    /// The control group of the service manager.
+    manager_root: Option<String>,
     /// By the content of the process' `cgroup`.
     places: HashMap<Vec<u8>, UnitAndContainer>,
     users: HashMap<u32, Option<String>>,
@@ -96,6 +103,8 @@ impl People {
             whole,
             identifier: None,
             register: Register::default(),
+            expected: HashMap::new(),
+            manager_root: None,
             places: HashMap::new(),
             users: HashMap::new(),
         }
@@ -117,26 +126,49 @@ impl People {
             .get_or_insert_with(|| Identifier::new(Roots::system()))
     }
 
+    /// Looks at a process that will probably be met, at a time when there is
+    /// nothing else to do.
+    pub(super) fn expect(&mut self, pid: u32) {
+        let person = if self.whole {
+            self.know(pid)
+        } else {
+            glance(pid).map(|glance| self.recognise(glance))
+        };
+        self.expected.insert(pid, person);
+    }
+
     /// Looks at those processes that were not met yet.
     pub(super) fn meet(&mut self, pids: impl Iterator<Item = u32>) {
         let mut new: Vec<u32> = pids.collect();
         new.sort_unstable();
         new.dedup();
         new.retain(|pid| !self.register.0.contains_key(pid));
+        new.retain(|pid| {
+            let expected = self.expected.remove(pid);
+            let unexpected = expected.is_none();
+            self.register
+                .0
+                .extend(expected.map(|person| (*pid, person)));
+            unexpected
+        });
         if self.whole {
             for pid in new {
-                let start = BootTime(0);
-                let process = self.identifier().process(ProcessKey { pid, start });
-                self.register.0.insert(pid, process.map(Person::whole));
+                let person = self.know(pid);
+                self.register.0.insert(pid, person);
             }
             return;
         }
-        let manager_root =
-            parse::manager_root(&std::fs::read("/proc/1/cgroup").unwrap_or_default());
         for (pid, glance) in glances(&new) {
-            let person = glance.map(|glance| self.recognise(glance, &manager_root));
+            let person = glance.map(|glance| self.recognise(glance));
             self.register.0.insert(pid, person);
         }
+    }
+
+    /// Everything about a process.
+    fn know(&mut self, pid: u32) -> Option<Person> {
+        let start = BootTime(0);
+        let process = self.identifier().process(ProcessKey { pid, start });
+        process.map(Person::whole)
     }
 
     /// A user's name, for each user asked once.
@@ -150,8 +182,11 @@ impl People {
         name
     }
 
-    fn recognise(&mut self, glance: Glance, manager_root: &str) -> Person {
+    fn recognise(&mut self, glance: Glance) -> Person {
         let user = self.user(glance.uid);
+        let manager_root = self.manager_root.get_or_insert_with(|| {
+            parse::manager_root(&std::fs::read("/proc/1/cgroup").unwrap_or_default())
+        });
         let (unit, container) = self
             .places
             .entry(glance.cgroup)
@@ -160,7 +195,7 @@ impl People {
                 (unit.map(|unit| unit.name.into()), container.map(Arc::from))
             })
             .clone();
-        let exe = glance.exe.map(|exe| text::from_bytes(exe.as_bytes()));
+        let exe = glance.exe.map(|exe| text::from_bytes(&exe));
         let comm = text::from_bytes(glance.comm.trim_ascii_end());
         Person {
             name: parse::image_name(exe.as_deref(), &comm),
@@ -177,7 +212,7 @@ impl People {
 /// What three calls tell of a process.
 struct Glance {
     uid: u32,
-    exe: Option<CString>,
+    exe: Option<Vec<u8>>,
     /// The kernel's name; read only where there is no executable.
     comm: Vec<u8>,
     cgroup: Vec<u8>,
@@ -206,7 +241,7 @@ fn glances(pids: &[u32]) -> Vec<(u32, Option<Glance>)> {
 }
 
 fn glance(pid: u32) -> Option<Glance> {
-    let directory = rustix::fs::openat(
+    let directory = openat(
         CWD,
         format!("/proc/{pid}"),
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -215,41 +250,42 @@ fn glance(pid: u32) -> Option<Glance> {
     .ok()?;
     // A file of a process belongs to root if the process may not be dumped; its
     // directory belongs to the effective user all the same.
-    let directory = std::fs::File::from(directory);
-    let uid = directory.metadata().ok()?.uid();
-    let read = |name: &str| -> Option<Vec<u8>> {
-        let file = rustix::fs::openat(
-            &directory,
-            name,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .ok()?;
-        let mut content = vec![0; 4096];
-        let mut filled = 0;
-        loop {
-            let read = rustix::io::retry_on_intr(|| {
-                rustix::io::read(&file, content.get_mut(filled..).unwrap_or_default())
-            })
-            .ok()?;
-            filled += read;
-            if read == 0 || filled < content.len() {
-                content.truncate(filled);
-                return Some(content);
-            }
-            content.resize(content.len() * 2, 0);
-        }
-    };
-    let exe = rustix::fs::readlinkat(&directory, "exe", Vec::with_capacity(256)).ok();
+    let uid = rustix::fs::fstat(&directory).ok()?.st_uid;
+    let mut target = [MaybeUninit::uninit(); PATH];
+    let exe = readlinkat_raw(&directory, "exe", &mut target)
+        .ok()
+        .map(|(target, _)| target.to_vec());
     Some(Glance {
         uid,
         comm: match exe {
             Some(_) => Vec::new(),
-            None => read("comm").unwrap_or_default(),
+            None => read(&directory, "comm").unwrap_or_default(),
         },
         exe,
-        cgroup: read("cgroup").unwrap_or_default(),
+        cgroup: read(&directory, "cgroup").unwrap_or_default(),
     })
+}
+
+/// The content of a small file, in no more memory than it needs: most are a
+/// few dozen bytes, and each page that is touched for the first time costs as
+/// much as a call.
+fn read(directory: &OwnedFd, name: &str) -> Option<Vec<u8>> {
+    let file = openat(
+        directory,
+        name,
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let mut content = Vec::new();
+    let mut part = [0; 1024];
+    loop {
+        let length = retry_on_intr(|| rustix::io::read(&file, &mut part)).ok()?;
+        content.extend_from_slice(part.get(..length).unwrap_or_default());
+        if length < part.len() {
+            return Some(content);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,14 +10,13 @@
 //! they are measured.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
 use event::{Endpoint, TcpState, text};
 
-use super::Row;
 use super::people::{Person, Register};
+use super::{ROWS_PER_THREAD, Row};
 
 /// Stands for what is not known or not there.
 const NOTHING: &str = "-";
@@ -27,8 +26,9 @@ const CUT: char = '\u{2026}';
 const GAP: usize = 2;
 /// More threads than this only wait for each other.
 const THREADS: usize = 4;
-/// For fewer rows another thread is not worth its start.
-const ROWS_PER_THREAD: usize = 2000;
+/// So many rows are made before they are written. The next ones find the
+/// buffer in the cache, where one for all would be new memory.
+const ROWS_AT_ONCE: usize = 500;
 
 /// The columns, and how far each may be cut.
 const COLUMNS: [(&str, usize); 9] = [
@@ -85,8 +85,6 @@ pub(super) fn write(
         .map_or(1, usize::from)
         .min(THREADS)
         .min(rows.len() / ROWS_PER_THREAD + 1);
-    let parts: Vec<&[Row<'_>]> = rows.chunks(rows.len().div_ceil(threads)).collect();
-
     // A terminal's columns are dear, and nobody reads that fast.
     let widths = match width {
         Some(_) => measure(rows, &labels),
@@ -110,32 +108,34 @@ pub(super) fn write(
         &widths,
     );
     out.write_all(heading.as_bytes())?;
-    for lines in at_once(&parts, |rows| lines(rows, &labels, &widths)) {
-        out.write_all(lines.as_bytes())?;
-    }
-    Ok(())
-}
 
-/// Works on all parts at once, the last one in this thread.
-fn at_once<T: Sync, R: Send>(parts: &[T], work: impl Fn(&T) -> R + Copy + Send) -> Vec<R> {
-    let Some((own, others)) = parts.split_last() else {
-        return Vec::new();
-    };
+    // The first part is written as it is made, and meanwhile the others are made.
+    let (own, others) = rows.split_at(rows.len().div_ceil(threads));
     std::thread::scope(|scope| {
+        let (labels, widths) = (&labels, widths.as_slice());
         let others: Vec<_> = others
-            .iter()
-            .map(|part| scope.spawn(move || work(part)))
-            .collect();
-        let own = work(own);
-        let mut all: Vec<R> = others
-            .into_iter()
-            .map(|other| match other.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
+            .chunks(own.len())
+            .map(|rows| {
+                scope.spawn(move || {
+                    let mut lines = String::new();
+                    push_lines(&mut lines, rows, labels, widths);
+                    lines
+                })
             })
             .collect();
-        all.push(own);
-        all
+        let mut lines = String::new();
+        for rows in own.chunks(ROWS_AT_ONCE) {
+            lines.clear();
+            push_lines(&mut lines, rows, labels, widths);
+            out.write_all(lines.as_bytes())?;
+        }
+        for other in others {
+            match other.join() {
+                Ok(lines) => out.write_all(lines.as_bytes())?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
     })
 }
 
@@ -186,7 +186,7 @@ impl Labels {
 fn cells<'a>(
     row: &Row<'_>,
     labels: &'a HashMap<u32, Labels>,
-    text: &'a mut String,
+    text: &'a mut Vec<u8>,
 ) -> [Cell<'a>; COLUMNS.len()] {
     let socket = &row.found.socket;
     text.clear();
@@ -196,9 +196,9 @@ fn cells<'a>(
     let remote = text.len();
     match row.owner {
         Some(pid) => push_pid(text, pid, row.others),
-        None => text.push_str(NOTHING),
+        None => text.extend_from_slice(NOTHING.as_bytes()),
     }
-    let text: &'a str = text;
+    let text = str::from_utf8(text).unwrap_or_default();
     let made = |from, to| Cell::new(text.get(from..to).unwrap_or_default());
     let labels = row.owner.and_then(|pid| labels.get(&pid));
     let label = |label: fn(&Labels) -> &Option<String>| {
@@ -221,7 +221,7 @@ fn cells<'a>(
 /// The widest cell of each column.
 fn measure(rows: &[Row<'_>], labels: &HashMap<u32, Labels>) -> [usize; COLUMNS.len()] {
     let mut widths = COLUMNS.map(|(title, _)| title.len());
-    let mut text = String::new();
+    let mut text = Vec::new();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(cells(row, labels, &mut text)) {
             *width = cell.width.max(*width);
@@ -235,7 +235,9 @@ fn measure(rows: &[Row<'_>], labels: &HashMap<u32, Labels>) -> [usize; COLUMNS.l
 fn estimate(rows: &[Row<'_>], labels: &HashMap<u32, Labels>) -> [usize; COLUMNS.len()] {
     let mut address = IPV4_WIDTH;
     let mut pid = 0;
-    let mut text = String::new();
+    // Of those that hold a socket alone the highest number is the longest.
+    let mut highest = 0;
+    let mut text = Vec::new();
     for row in rows {
         if row.is_ipv6() {
             let socket = &row.found.socket;
@@ -245,12 +247,19 @@ fn estimate(rows: &[Row<'_>], labels: &HashMap<u32, Labels>) -> [usize; COLUMNS.
                 address = text.len().max(address);
             }
         }
-        if let Some(owner) = row.owner {
-            text.clear();
-            push_pid(&mut text, owner, row.others);
-            pid = text.len().max(pid);
+        match row.owner {
+            Some(owner) if row.others == 0 => highest = owner.max(highest),
+            Some(owner) => {
+                text.clear();
+                push_pid(&mut text, owner, row.others);
+                pid = text.len().max(pid);
+            }
+            None => {}
         }
     }
+    text.clear();
+    push_number(&mut text, highest);
+    pid = text.len().max(pid);
     let label = |label: fn(&Labels) -> &Option<String>| {
         let widths = labels
             .values()
@@ -274,15 +283,19 @@ fn estimate(rows: &[Row<'_>], labels: &HashMap<u32, Labels>) -> [usize; COLUMNS.
     widths
 }
 
-/// The rows as lines of columns of these widths.
-fn lines(rows: &[Row<'_>], labels: &HashMap<u32, Labels>, widths: &[usize]) -> String {
+/// Writes the rows as lines of columns of these widths.
+fn push_lines(
+    lines: &mut String,
+    rows: &[Row<'_>],
+    labels: &HashMap<u32, Labels>,
+    widths: &[usize],
+) {
     let room = widths.iter().sum::<usize>() + GAP * widths.len() + 1;
-    let mut lines = String::with_capacity(room * rows.len());
-    let mut text = String::new();
+    lines.reserve(room * rows.len());
+    let mut text = Vec::new();
     for row in rows {
-        push_line(&mut lines, cells(row, labels, &mut text), widths);
+        push_line(lines, cells(row, labels, &mut text), widths);
     }
-    lines
 }
 
 /// Writes a line; cells without a width are left out.
@@ -304,15 +317,15 @@ fn push_line(lines: &mut String, cells: [Cell<'_>; COLUMNS.len()], widths: &[usi
 }
 
 /// A process, and how many others there are.
-fn push_pid(text: &mut String, pid: u32, others: u32) {
+fn push_pid(text: &mut Vec<u8>, pid: u32, others: u32) {
     push_number(text, pid);
     if others > 0 {
-        text.push('+');
+        text.push(b'+');
         push_number(text, others);
     }
 }
 
-fn push_endpoint(text: &mut String, endpoint: Option<Endpoint>) {
+fn push_endpoint(text: &mut Vec<u8>, endpoint: Option<Endpoint>) {
     match endpoint {
         Some(Endpoint {
             ip: IpAddr::V4(ip),
@@ -320,15 +333,15 @@ fn push_endpoint(text: &mut String, endpoint: Option<Endpoint>) {
         }) => {
             // The same as by its `Display`, in a fraction of the time.
             let [a, b, c, d] = ip.octets();
-            for (octet, end) in [(a, '.'), (b, '.'), (c, '.'), (d, ':')] {
+            for (octet, end) in [(a, b'.'), (b, b'.'), (c, b'.'), (d, b':')] {
                 push_number(text, octet.into());
                 text.push(end);
             }
             push_number(text, port.into());
         }
-        // Writing to a string cannot fail.
+        // Writing to memory cannot fail.
         Some(endpoint) => _ = write!(text, "{endpoint}"),
-        None => text.push_str(NOTHING),
+        None => text.extend_from_slice(NOTHING.as_bytes()),
     }
 }
 
@@ -341,12 +354,19 @@ fn push_blanks(text: &mut String, mut count: usize) {
     text.push_str(BLANKS.get(..count).unwrap_or_default());
 }
 
-fn push_number(text: &mut String, number: u32) {
-    if number >= 10 {
-        push_number(text, number / 10);
+fn push_number(text: &mut Vec<u8>, mut number: u32) {
+    // As many digits as the greatest has.
+    let mut digits = [b'0'; 10];
+    let mut first = digits.len();
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        first = place;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
     }
-    let digit = u8::try_from(number % 10).unwrap_or(0);
-    text.push(char::from(b'0' + digit));
+    text.extend_from_slice(digits.get(first..).unwrap_or_default());
 }
 
 /// Makes columns narrower until they fit: names first, then addresses, always
@@ -377,12 +397,11 @@ fn total(widths: &[usize]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use event::Protocol;
     use proptest::prelude::*;
 
     use sensor::FoundSocket;
 
-    use super::super::tests::found;
+    use super::super::tests::{connection, datagram, listener};
     use super::*;
 
     fn table(sockets: &[FoundSocket], width: Option<usize>) -> String {
@@ -394,21 +413,14 @@ mod tests {
 
     fn sockets() -> Vec<FoundSocket> {
         vec![
-            found(
-                Protocol::Tcp,
-                "0.0.0.0:22",
-                None,
-                Some(TcpState::Listening),
-                &[],
-            ),
-            found(
-                Protocol::Tcp,
+            listener("0.0.0.0:22", &[]),
+            connection(
                 "[2001:db8:1111:2222:3333:4444:5555:6666]:50000",
-                Some("[2001:db8::1]:443"),
-                Some(TcpState::FinWait1),
+                "[2001:db8::1]:443",
+                TcpState::FinWait1,
                 &[u32::MAX, 7],
             ),
-            found(Protocol::Udp, "[::]:5353", None, None, &[]),
+            datagram("[::]:5353", None, &[]),
         ]
     }
 
@@ -452,7 +464,7 @@ udp    [::]:5353                                       -                        
         let sockets: Vec<FoundSocket> = (1..=5000_u16)
             .map(|port| {
                 let local = format!("0.0.0.0:{port}");
-                found(Protocol::Udp, &local, None, None, &[port.into()])
+                datagram(&local, None, &[port.into()])
             })
             .collect();
         let table = table(&sockets, None);
@@ -473,9 +485,9 @@ udp    [::]:5353                                       -                        
         #[test]
         fn an_endpoint_is_written_as_everywhere(ip: IpAddr, port: u16) {
             let endpoint = Endpoint::new(ip, port);
-            let mut text = String::new();
+            let mut text = Vec::new();
             push_endpoint(&mut text, Some(endpoint));
-            prop_assert_eq!(text, endpoint.to_string());
+            prop_assert_eq!(text, endpoint.to_string().into_bytes());
         }
 
         #[test]

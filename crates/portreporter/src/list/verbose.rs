@@ -171,28 +171,16 @@ fn write_modules(out: &mut impl Write, modules: &[Module]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::found;
+    use super::super::tests::{connection, datagram, listener};
     use super::*;
 
     #[test]
     fn a_block_for_each_owner_and_the_sum() {
         let own = std::process::id();
         let sockets = [
-            found(
-                Protocol::Tcp,
-                "0.0.0.0:22",
-                None,
-                Some(TcpState::Listening),
-                &[own, u32::MAX],
-            ),
-            found(
-                Protocol::Tcp,
-                "10.0.0.1:22",
-                Some("10.0.0.2:9"),
-                Some(TcpState::TimeWait),
-                &[],
-            ),
-            found(Protocol::Udp, "[::]:53", None, None, &[u32::MAX - 1]),
+            listener("0.0.0.0:22", &[own, u32::MAX]),
+            connection("10.0.0.1:22", "10.0.0.2:9", TcpState::TimeWait, &[]),
+            datagram("[::]:53", None, &[u32::MAX - 1]),
         ];
         let rows = sockets.each_ref().map(Row::new);
         let mut people = People::new(true);

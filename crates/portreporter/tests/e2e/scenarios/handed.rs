@@ -17,6 +17,7 @@ pub(super) const CASES: &[Case] = &[
     ("handed_udp_reconnect", Needs::Root, udp_reconnect),
     ("handed_accept_late", Needs::Root, accept_late),
     ("handed_setuid", Needs::Root, setuid),
+    ("handed_setuid_then_close", Needs::Root, setuid_then_close),
     ("handed_exec", Needs::Root, exec),
     ("handed_scm_rights", Needs::Root, scm_rights),
     ("handed_dup", Needs::Root, dup),
@@ -76,6 +77,19 @@ fn setuid() {
         .addresses()
         .closed("closed");
     log.about(&after).tell(BOUND, CREATOR, "closed");
+}
+
+/// Each line has the user of its own moment, and the last one does not make the
+/// process root again.
+fn setuid_then_close() {
+    let (facts, log) = record(&["setuid", &NOBODY.to_string()]);
+    for kind in ["listener", "udp"] {
+        let [before, still] = ["before", "still"].map(|when| facts.one(&format!("{when}-{kind}")));
+        let opens = if kind == "udp" { "bind" } else { "listen" };
+        assert!(before.uid == 0 && still.uid == NOBODY, "{facts:?}");
+        log.about(&before)
+            .in_turn(&[(opens, &before), ("close", &still)], CREATOR);
+    }
 }
 
 fn exec() {

@@ -46,7 +46,7 @@ struct memory {
 	__u8 attribution;
 	__u8 reported;		/* the record that opens the port was made */
 	__u8 connecting;	/* it connects: SYN_RECEIVED is a simultaneous open */
-	__u8 owed;		/* the record that opens the port found no room */
+	__u8 owed;		/* the next record has to tell all, and must not be brief */
 	__u8 padding[3];	/* the addresses are read as words */
 	__u8 local_ip[16];
 	__u8 remote_ip[16];
@@ -167,6 +167,18 @@ static __always_inline void own(struct memory *memory)
 {
 	fill_current(&memory->owner);
 	memory->attribution = OWNER_CREATOR;
+}
+
+/* The owner may have become another user since. Returns true if it has. */
+static __always_inline bool renew_user(struct memory *memory)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 uid = task->cred->euid.val;
+
+	if (task->tgid != memory->owner.pid || uid == memory->owner.uid)
+		return false;
+	memory->owner.uid = uid;
+	return true;
 }
 
 static __always_inline bool is_mapped(const __u8 *ip)
@@ -463,10 +475,14 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 	if (state == TCP_SYN_RECV)
 		memory->connecting = 1;
 	/* Where nobody was seen to accept, the process that closes is the user. */
-	if ((memory->attribution == OWNER_INHERITED || memory->attribution == OWNER_UNKNOWN) &&
-	    in_user_context(sk)) {
-		own(memory);
-		memory->owed = 1;
+	if (in_user_context(sk)) {
+		if (memory->attribution == OWNER_INHERITED ||
+		    memory->attribution == OWNER_UNKNOWN) {
+			own(memory);
+			memory->owed = 1;
+		} else if (renew_user(memory)) {
+			memory->owed = 1;
+		}
 	}
 	if (state == TCP_ESTABLISHED && old_state == TCP_SYN_RECV && !memory->connecting) {
 		open_tcp(memory, sk, ACTION_ACCEPT, old_state, state);
@@ -692,6 +708,7 @@ int socket_release(struct bpf_sock *ctx)
 	if (!memory || !memory->cookie)
 		return 1;
 	port = memory->local_port;
+	renew_user(memory);
 	refresh_udp(memory, kernel_socket(memory, ctx));
 	/* connect(AF_UNSPEC) gave the port up before. */
 	if (!memory->local_port && memory->reported)

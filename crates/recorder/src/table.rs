@@ -212,6 +212,7 @@ mod tests {
             },
             attribution: Attribution::Unknown,
             owner: None,
+            since: None,
             held: None,
             is_accepted: false,
         }

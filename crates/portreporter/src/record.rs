@@ -21,8 +21,8 @@ use signal_hook::iterator::Signals;
 
 pub(crate) use self::settings::RecordArgs;
 use self::settings::Settings;
-use crate::host;
 use crate::terminal::Terminal;
+use crate::{exit, host};
 
 /// Turns the original's options with one dash into ours with two: `-ld`, `-ls`.
 pub(crate) fn with_original_options(arguments: Vec<OsString>) -> Vec<OsString> {
@@ -55,8 +55,14 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
     let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot watch for signals")?;
     let mut terminal = Terminal::new();
     let opened = Logs::open(settings.logs, run, zone.clone(), recorder::wall_now());
-    let (mut logs, notices) = opened.inspect_err(|error| terminal.not_started(error))?;
-    let sensor = sensor::open(&settings.sensor).inspect_err(|error| terminal.not_started(error))?;
+    let (mut logs, notices) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(not_started(&mut terminal, error)),
+    };
+    let sensor = match sensor::open(&settings.sensor) {
+        Ok(sensor) => sensor,
+        Err(error) => return Ok(not_started(&mut terminal, error)),
+    };
     let identifier = Identifier::new(Roots::system());
 
     terminal.started(sensor.engine.name());
@@ -92,9 +98,9 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
     let recorder = match Recorder::start(setup, &mut terminal) {
         Ok(recorder) => recorder,
         Err(error) => {
-            terminal.not_started(&error);
+            let code = not_started(&mut terminal, error);
             terminal.stopped();
-            return Err(error.into());
+            return Ok(code);
         }
     };
     watch(signals, recorder.control())?;
@@ -109,6 +115,13 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
         None => Ok(ExitCode::SUCCESS),
         Some(unfinished) => Err(unfinished.into()),
     }
+}
+
+/// Says why there is no recording, once: as an application event.
+fn not_started(terminal: &mut Terminal, error: impl Into<anyhow::Error>) -> ExitCode {
+    let error = error.into();
+    terminal.not_started(error.as_ref());
+    exit::code(&error)
 }
 
 /// Hands signals to the recorder.

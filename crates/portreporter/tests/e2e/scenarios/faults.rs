@@ -173,11 +173,12 @@ fn no_room_at_start() {
     disk.fill();
     let launch = Launch::new().in_directory(&disk.path("logs"));
     let (status, stderr) = launch.run_to_the_end();
-    let last = stderr.lines().last().unwrap_or_default();
+    let mut lines = stderr.lines();
+    let told = lines.find(|line| line.contains("event 110"));
     assert!(
         status.code() == Some(73)
-            && last.starts_with("portreporter: cannot create ")
-            && last.contains("make room")
+            && told.is_some_and(|told| told.contains(": cannot create "))
+            && stderr.matches("make room").count() == 1
             && messages(&stderr, 110) == 1
             && messages(&stderr, 100) == messages(&stderr, 101),
         "73, event 110 and what to do were expected, not {status}: {stderr}"

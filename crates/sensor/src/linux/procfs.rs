@@ -148,12 +148,14 @@ pub(crate) fn process(proc: &Path, pid: u32, ticks: u64) -> Option<(ProcessKey, 
     let uid = std::fs::read(directory.join("status"))
         .ok()
         .and_then(|status| parse_effective_uid(&status));
-    let nanoseconds = u128::from(start) * 1_000_000_000 / u128::from(ticks.max(1));
-    let key = ProcessKey {
-        pid,
-        start: BootTime(u64::try_from(nanoseconds).ok()?),
-    };
-    Some((key, uid))
+    let start = self::start(start, ticks)?;
+    Some((ProcessKey { pid, start }, uid))
+}
+
+/// When a process started that `/proc` says started at that tick.
+pub(crate) fn start(tick: u64, ticks: u64) -> Option<BootTime> {
+    let nanoseconds = u128::from(tick) * 1_000_000_000 / u128::from(ticks.max(1));
+    u64::try_from(nanoseconds).ok().map(BootTime)
 }
 
 /// How often the clock in which `/proc` counts ticks in a second.

@@ -87,6 +87,8 @@ pub(crate) struct Tables {
     pub(crate) sockets: Vec<TableSocket>,
     /// What could not be looked at.
     pub(crate) degradations: Vec<Degradation>,
+    /// The namespaces.
+    pub(crate) namespaces: Namespaces,
 }
 
 /// What is known of the processes.
@@ -315,6 +317,7 @@ impl View {
         Tables {
             sockets,
             degradations,
+            namespaces: namespaces.clone(),
         }
     }
 

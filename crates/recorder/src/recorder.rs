@@ -258,7 +258,7 @@ impl<'a> Recorder<'a> {
             self.recount(live.owner, None);
         }
         let losses = self.ledger.settle(now);
-        self.declare(&losses, "ring buffer full");
+        self.declare(&losses, self.inspector.loss_reason());
         self.second = boot.0 / 1_000_000_000;
         self.write_pids(false);
         if now.duration_since(self.last_counters) >= COUNTERS {
@@ -289,7 +289,7 @@ impl<'a> Recorder<'a> {
         };
         let losses = self.ledger.compare(produced, boot, now);
         self.capture.ask();
-        self.declare(&losses, "ring buffer full");
+        self.declare(&losses, self.inspector.loss_reason());
         self.count_unnumbered(boot);
     }
 
@@ -469,7 +469,7 @@ impl<'a> Recorder<'a> {
         self.write_pids(true);
         if let Ok(produced) = self.inspector.produced() {
             let losses = self.ledger.finish(&produced, boot);
-            self.declare(&losses, "ring buffer full");
+            self.declare(&losses, self.inspector.loss_reason());
         }
         self.count_unnumbered(boot);
         self.write_counters();

@@ -65,6 +65,11 @@ pub trait Inspector: Send {
     /// entered while it ran on the same CPU): a further loss.
     fn unnumbered(&mut self) -> Result<u64, Error>;
 
+    /// Why observations of this engine are lost, if they are.
+    fn loss_reason(&self) -> &'static str {
+        "ring buffer full"
+    }
+
     /// Observations about processes that found no room: the owner of a socket
     /// may lack its name because of it.
     fn processes_lost(&mut self) -> Result<u64, Error> {

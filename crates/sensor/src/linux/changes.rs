@@ -1,32 +1,46 @@
 //! What must have happened between two looks at the sockets.
 //!
 //! [`Known`] holds the sockets of the last look; [`Known::update`] takes those
-//! of the next and says what changed, in the words of events. It touches
-//! neither clock nor system: owners come from an [`Owners`] that is asked only
-//! for sockets that are new.
+//! of the next, and the sockets that the kernel says have died meanwhile, and
+//! says what changed, in the words of events. It touches neither clock nor
+//! system: owners come from an [`Owners`] that is asked only for sockets that
+//! are new.
 //!
-//! What two looks cannot tell is not made up: a connection that is already
+//! What cannot be told is not made up: a connection that is already
 //! established is an accepted one if there is a listener that it can have come
-//! from, else one that was made; a socket that is gone was closed, nobody
-//! knows how.
+//! from, else one that was made. A socket that is gone was closed; how, and
+//! after how many bytes, is known only if the kernel told its end, and even
+//! then not always ([`ends`]).
 //!
 //! A socket is known by its cookie. Where there is none, a connection is known
 //! by its addresses (its inode goes when its process closes it, the connection
 //! may live on) and every other socket by address and inode.
+//!
+//! A connection ends when its process has no socket any more. What the kernel
+//! keeps of it for a minute (TIME_WAIT) is a remnant with neither process nor
+//! bytes; it is reported as the state in which the connection ended.
 
-use std::collections::{HashMap, hash_map};
+mod ends;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, hash_map};
 use std::net::IpAddr;
 
 use event::{
-    Action, Attribution, BootTime, CloseReason, Cookie, Endpoint, ProcessKey, Protocol, Socket,
-    TcpState,
+    Action, Attribution, BootTime, Cookie, Endpoint, ProcessKey, Protocol, Socket, TcpState,
 };
 
+use self::ends::{Dead, End, Remnants};
+use super::destroy::Death;
 use super::sock_diag::TableSocket;
 use crate::{Observation, OwnerObservation, SocketObservation};
 
 /// A process and its effective user.
 pub(crate) type Holder = (ProcessKey, Option<u32>);
+
+/// For so many looks the news of an end may come late.
+const LATE: u64 = 64;
 
 /// Tells who holds a socket.
 pub(crate) trait Owners {
@@ -34,11 +48,30 @@ pub(crate) trait Owners {
     fn owner(&mut self, found: &TableSocket) -> Option<Holder>;
 }
 
+/// One look at the sockets.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    /// When.
+    pub(crate) at: BootTime,
+    /// Those that are there.
+    pub(crate) sockets: Vec<TableSocket>,
+    /// Those that the kernel says have died since the look before.
+    pub(crate) deaths: Vec<Death>,
+    /// The namespaces in which the kernel tells of each death.
+    pub(crate) told: HashSet<Option<u32>>,
+    /// So many deaths were told but not heard.
+    pub(crate) lost: u64,
+}
+
 /// The sockets of the last look.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     sockets: HashMap<Key, Entry>,
+    /// Sockets that were found gone before their death was heard of, and when.
+    late: HashMap<Cookie, u64>,
     round: u64,
+    /// The last look at which deaths were lost.
+    lossy: Option<u64>,
     /// The number of the next observation.
     sequence: u64,
 }
@@ -77,8 +110,16 @@ struct Entry {
     attribution: Attribution,
     owner: Option<ProcessKey>,
     uid: Option<u32>,
+    /// It came in by a listener.
+    accepted: bool,
+    /// When something was last said of it.
+    at: BootTime,
     /// The last look that found it.
     round: u64,
+    /// Its end was reported; it is a remnant.
+    ended: bool,
+    /// The last look did not find it, and its death was not heard of either.
+    missed: bool,
 }
 
 /// A listener that may have accepted connections.
@@ -92,58 +133,89 @@ struct Listener {
 type Listeners = HashMap<(Option<u32>, u16), Vec<Listener>>;
 
 impl Known {
-    /// So many observations were made.
+    /// So many observations were made, those included that were lost.
     pub(crate) fn produced(&self) -> u64 {
         self.sequence
     }
 
     /// Takes the sockets that are there to begin with: nothing happened yet.
-    pub(crate) fn start(&mut self, sockets: Vec<TableSocket>, owners: &mut impl Owners) {
-        let mut ignored = Vec::new();
-        self.update(sockets, BootTime(0), owners, &mut ignored);
+    pub(crate) fn start(
+        &mut self,
+        sockets: Vec<TableSocket>,
+        told: HashSet<Option<u32>>,
+        owners: &mut impl Owners,
+    ) {
+        let look = Look {
+            sockets,
+            told,
+            ..Look::default()
+        };
+        self.update(look, owners, &mut Vec::new());
         self.sequence = 0;
     }
 
-    /// Takes the sockets that are there at `at` and appends what happened to
-    /// `batch`: first what is gone, then what is new and changed, listeners
-    /// before the connections that may have come from them.
+    /// Takes a look and appends what happened to `batch`: first what is found
+    /// gone, then what is new and changed, listeners before the connections
+    /// that may have come from them, and then what died.
     pub(crate) fn update(
         &mut self,
-        mut sockets: Vec<TableSocket>,
-        at: BootTime,
+        look: Look,
         owners: &mut impl Owners,
         batch: &mut Vec<Observation>,
     ) {
+        let Look {
+            at,
+            mut sockets,
+            deaths,
+            told,
+            lost,
+        } = look;
         self.round += 1;
         let round = self.round;
-        let mut keys = Vec::with_capacity(sockets.len());
-        sockets.sort_by_key(|found| !found.socket.is_listener());
-        for found in &sockets {
-            let key = Key::of(found);
-            if let Some(entry) = self.sockets.get_mut(&key) {
-                entry.round = round;
-            }
-            keys.push(key);
+        // A hole in the numbers: the recorder declares it.
+        self.sequence += lost;
+        if lost > 0 {
+            self.lossy = Some(round);
         }
+        sockets.sort_by_key(|found| !found.socket.is_listener());
+        let remnants = Remnants::of(&sockets, &told);
+        let keys = self.mark(&sockets, &remnants);
         let mut listeners = self.listeners();
         let mut report = Report {
             at,
             sequence: &mut self.sequence,
             batch,
         };
-        self.sockets.retain(|_, entry| {
-            if entry.round != round {
-                report.close(entry);
+        let died: HashSet<Cookie> = deaths.iter().map(|death| death.cookie).collect();
+        let late = &mut self.late;
+        self.sockets.retain(|key, entry| {
+            let cookie = match key {
+                Key::Cookie(cookie) if told.contains(&entry.socket.netns) => Some(*cookie),
+                _ => None,
+            };
+            if entry.round == round || cookie.is_some_and(|cookie| died.contains(&cookie)) {
+                return true;
             }
-            entry.round == round
+            // Its death may be on the way: until the next look.
+            if cookie.is_some() && !entry.missed {
+                entry.missed = true;
+                return true;
+            }
+            if let Some(cookie) = cookie {
+                late.insert(cookie, round);
+            }
+            report.close(entry, at, &End::unknown(TcpState::Closed));
+            false
         });
         for (key, found) in keys.into_iter().zip(sockets) {
+            if remnants.hold(&found) {
+                continue;
+            }
             match self.sockets.entry(key) {
-                // The same socket, listening before or after, was used anew.
-                hash_map::Entry::Occupied(mut slot)
-                    if slot.get().socket.is_listener() != found.socket.is_listener() =>
-                {
-                    report.close(slot.get_mut());
+                // The same socket, listening before or after, or the same
+                // addresses, were used anew.
+                hash_map::Entry::Occupied(mut slot) if slot.get().is_another_than(&found) => {
+                    report.close(slot.get_mut(), at, &End::unknown(TcpState::Closed));
                     match report.open(found, round, owners, &mut listeners) {
                         Some(entry) => _ = slot.insert(entry),
                         None => _ = slot.remove(),
@@ -159,6 +231,41 @@ impl Known {
                 }
             }
         }
+        let mut unseen = Vec::new();
+        for death in deaths {
+            if late.remove(&death.cookie).is_some() {
+                continue;
+            }
+            match self.sockets.remove(&Key::Cookie(death.cookie)) {
+                Some(mut entry) => {
+                    let end = End::of(&death, &entry, &remnants);
+                    report.close(&mut entry, death.at, &end);
+                }
+                None => unseen.extend(Dead::unseen(death)),
+            }
+        }
+        report.live_and_die(unseen, &remnants, &mut listeners);
+        self.late.retain(|_, since| round - *since < LATE);
+    }
+
+    /// Marks those that are still there, and gives the key of each.
+    fn mark(&mut self, sockets: &[TableSocket], remnants: &Remnants) -> Vec<Key> {
+        let round = self.round;
+        // The death of a socket that left a remnant is told when its process
+        // lets go of it, which may take a while; unless it was lost.
+        let will_be_told = self.lossy.is_none_or(|lossy| round - lossy > 1);
+        let mut keys = Vec::with_capacity(sockets.len());
+        for found in sockets {
+            let key = Key::of(found);
+            if let Some(entry) = self.sockets.get_mut(&key)
+                && (will_be_told || !remnants.hold(found))
+            {
+                entry.round = round;
+                entry.missed = false;
+            }
+            keys.push(key);
+        }
+        keys
     }
 
     fn listeners(&self) -> Listeners {
@@ -171,6 +278,14 @@ impl Known {
             remember(&mut listeners, entry);
         }
         listeners
+    }
+}
+
+impl Entry {
+    /// Is what was found another socket than this one?
+    fn is_another_than(&self, found: &TableSocket) -> bool {
+        self.socket.is_listener() != found.socket.is_listener()
+            || self.ended && found.socket.state != Some(TcpState::TimeWait)
     }
 }
 
@@ -199,8 +314,9 @@ fn listener_of(listeners: &Listeners, socket: &Socket) -> Option<Listener> {
         .copied()
 }
 
-/// Writes observations of one moment.
+/// Writes observations.
 struct Report<'a> {
+    /// When the sockets were looked at.
     at: BootTime,
     sequence: &'a mut u64,
     batch: &'a mut Vec<Observation>,
@@ -209,7 +325,7 @@ struct Report<'a> {
 impl Report<'_> {
     fn push(&mut self, entry: &Entry, action: Action) {
         self.batch.push(Observation::Socket(SocketObservation {
-            at: self.at,
+            at: entry.at,
             stream: 0,
             sequence: *self.sequence,
             action,
@@ -222,16 +338,21 @@ impl Report<'_> {
         *self.sequence += 1;
     }
 
-    fn close(&mut self, entry: &mut Entry) {
-        if entry.socket.protocol == Protocol::Tcp {
-            entry.socket.state = Some(TcpState::Closed);
+    /// Its end, unless that was reported.
+    fn close(&mut self, entry: &mut Entry, at: BootTime, end: &End) {
+        if std::mem::replace(&mut entry.ended, true) {
+            return;
         }
+        if entry.socket.protocol == Protocol::Tcp {
+            entry.socket.state = Some(end.state);
+        }
+        entry.at = entry.at.max(at);
         self.push(
             entry,
             Action::Close {
-                reason: CloseReason::Unknown,
-                bytes_sent: None,
-                bytes_received: None,
+                reason: end.reason,
+                bytes_sent: end.bytes_sent,
+                bytes_received: end.bytes_received,
                 duration_us: None,
             },
         );
@@ -267,31 +388,43 @@ impl Report<'_> {
             attribution,
             owner: owner.map(|(key, _)| key),
             uid: owner.and_then(|(_, uid)| uid),
+            accepted: came_from.is_some(),
+            at: self.at,
             round,
+            ended: false,
+            missed: false,
         };
-        match state {
-            None => self.push(&entry, Action::Bind),
-            Some(TcpState::Listening) => {
-                self.push(&entry, Action::Listen);
-                remember(listeners, &entry);
-            }
-            Some(TcpState::SynSent) => self.push(&entry, Action::Connect),
-            Some(state) if came_from.is_some() => {
-                entry.socket.state = Some(TcpState::Established);
-                self.push(&entry, Action::Accept);
-                self.change_state(&mut entry, state);
-            }
-            Some(state) => {
-                entry.socket.state = Some(TcpState::SynSent);
-                self.push(&entry, Action::Connect);
-                self.change_state(&mut entry, state);
-            }
+        self.begin(&mut entry);
+        if entry.socket.is_listener() {
+            remember(listeners, &entry);
         }
         Some(entry)
     }
 
+    /// The steps that lead to the state in which a socket was first seen.
+    fn begin(&mut self, entry: &mut Entry) {
+        let Some(state) = entry.socket.state else {
+            return self.push(entry, Action::Bind);
+        };
+        if state == TcpState::Listening {
+            return self.push(entry, Action::Listen);
+        }
+        if entry.accepted {
+            entry.socket.state = Some(TcpState::Established);
+            self.push(entry, Action::Accept);
+        } else {
+            entry.socket.state = Some(TcpState::SynSent);
+            self.push(entry, Action::Connect);
+        }
+        self.change_state(entry, state);
+    }
+
     /// A socket that was there before.
     fn follow(&mut self, entry: &mut Entry, found: &TableSocket, owners: &mut impl Owners) {
+        if entry.ended {
+            return;
+        }
+        entry.at = self.at;
         if entry.inode != found.inode {
             entry.inode = found.inode;
             self.find_owner(entry, found, owners);
@@ -319,7 +452,9 @@ impl Report<'_> {
             entry.socket.state = Some(TcpState::Established);
             self.push(entry, Action::Established { connect_us: None });
         }
-        if let Some(old) = entry.socket.state.filter(|&old| old != state) {
+        if state == TcpState::TimeWait {
+            self.close(entry, entry.at, &End::unknown(state));
+        } else if let Some(old) = entry.socket.state.filter(|&old| old != state) {
             entry.socket.state = Some(state);
             self.push(entry, Action::State { old });
         }
@@ -343,252 +478,6 @@ impl Report<'_> {
         if let (Some(cookie), Some(uid)) = (entry.socket.cookie, uid) {
             self.batch
                 .push(Observation::Owner(OwnerObservation { cookie, owner, uid }));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Inode and process number are the same; inode 99 is nobody's.
-    #[derive(Default)]
-    struct Same {
-        asked: usize,
-    }
-
-    impl Owners for Same {
-        fn owner(&mut self, found: &TableSocket) -> Option<Holder> {
-            let inode = found.inode;
-            self.asked += 1;
-            (inode != 99).then_some((key(inode), Some(1000)))
-        }
-    }
-
-    fn key(pid: u32) -> ProcessKey {
-        ProcessKey {
-            pid,
-            start: BootTime(1),
-        }
-    }
-
-    fn tcp(cookie: u64, local: &str, remote: &str, state: TcpState, inode: u32) -> TableSocket {
-        let endpoint = |text: &str| {
-            let address: std::net::SocketAddr = text.parse().unwrap();
-            Endpoint::new(address.ip(), address.port())
-        };
-        TableSocket {
-            socket: Socket {
-                cookie: (cookie != 0).then_some(Cookie(cookie)),
-                netns: Some(1),
-                protocol: Protocol::Tcp,
-                local: endpoint(local),
-                remote: (!remote.is_empty()).then(|| endpoint(remote)),
-                state: Some(state),
-            },
-            inode,
-            uid: None,
-        }
-    }
-
-    fn udp(cookie: u64, local: &str, inode: u32) -> TableSocket {
-        let mut found = tcp(cookie, local, "", TcpState::Closed, inode);
-        found.socket.protocol = Protocol::Udp;
-        found.socket.state = None;
-        found
-    }
-
-    /// What an update says, in short.
-    fn update(known: &mut Known, sockets: &[TableSocket]) -> Vec<String> {
-        let mut batch = Vec::new();
-        known.update(
-            sockets.to_vec(),
-            BootTime(5),
-            &mut Same::default(),
-            &mut batch,
-        );
-        batch
-            .iter()
-            .map(|observation| match observation {
-                Observation::Socket(seen) => format!(
-                    "{} {} {} {} {:?}",
-                    seen.sequence,
-                    seen.action.name(),
-                    seen.socket.local,
-                    seen.socket.state.map_or("-", TcpState::name),
-                    seen.owner.map(|owner| owner.pid)
-                ),
-                Observation::Owner(seen) => format!("owner {} {}", seen.cookie, seen.owner.pid),
-                other => format!("{other:?}"),
-            })
-            .collect()
-    }
-
-    #[test]
-    fn what_is_there_at_the_start_did_not_happen() {
-        let mut known = Known::default();
-        let sockets = [tcp(1, "0.0.0.0:80", "", TcpState::Listening, 7)];
-        known.start(sockets.to_vec(), &mut Same::default());
-        assert_eq!(update(&mut known, &sockets), [""; 0]);
-        assert_eq!(known.produced(), 0);
-        assert_eq!(
-            update(&mut known, &[]),
-            ["0 close 0.0.0.0:80 CLOSED Some(7)"]
-        );
-        assert_eq!(known.produced(), 1);
-    }
-
-    #[test]
-    fn a_connection_from_its_first_look_to_its_last() {
-        let mut known = Known::default();
-        let at = |state, inode| [tcp(1, "10.0.0.1:5000", "10.0.0.2:80", state, inode)];
-        assert_eq!(
-            update(&mut known, &at(TcpState::SynSent, 7)),
-            ["0 connect 10.0.0.1:5000 SYN_SENT Some(7)"]
-        );
-        assert_eq!(
-            update(&mut known, &at(TcpState::CloseWait, 7)),
-            [
-                "1 established 10.0.0.1:5000 ESTABLISHED Some(7)",
-                "2 state 10.0.0.1:5000 CLOSE_WAIT Some(7)"
-            ]
-        );
-        assert_eq!(
-            update(&mut known, &at(TcpState::TimeWait, 0)),
-            ["3 state 10.0.0.1:5000 TIME_WAIT Some(7)"]
-        );
-        assert_eq!(
-            update(&mut known, &[]),
-            ["4 close 10.0.0.1:5000 CLOSED Some(7)"]
-        );
-    }
-
-    #[test]
-    fn without_cookies_a_remnant_is_still_the_connection() {
-        let mut known = Known::default();
-        let at = |state, inode| [tcp(0, "10.0.0.1:5000", "10.0.0.2:80", state, inode)];
-        assert_eq!(update(&mut known, &at(TcpState::Established, 7)).len(), 2);
-        assert_eq!(
-            update(&mut known, &at(TcpState::TimeWait, 0)),
-            ["2 state 10.0.0.1:5000 TIME_WAIT Some(7)"]
-        );
-    }
-
-    #[test]
-    fn a_connection_to_a_listener_was_accepted() {
-        let mut known = Known::default();
-        let listener = tcp(1, "[::]:80", "", TcpState::Listening, 7);
-        // Not yet accepted: no inode, but the listener has an owner.
-        let waiting = tcp(2, "10.0.0.1:80", "10.0.0.2:999", TcpState::Established, 0);
-        let request = tcp(3, "10.0.0.1:80", "10.0.0.2:998", TcpState::SynReceived, 0);
-        assert_eq!(
-            update(&mut known, &[waiting.clone(), request, listener.clone()]),
-            [
-                "0 listen [::]:80 LISTENING Some(7)",
-                "1 accept 10.0.0.1:80 ESTABLISHED Some(7)"
-            ]
-        );
-        let accepted = TableSocket {
-            inode: 8,
-            ..waiting
-        };
-        assert_eq!(
-            update(&mut known, &[accepted, listener]),
-            ["owner 2 8"],
-            "another process took it"
-        );
-    }
-
-    #[test]
-    fn a_listener_that_just_went_still_explains_a_connection() {
-        let mut known = Known::default();
-        update(
-            &mut known,
-            &[tcp(1, "10.0.0.1:80", "", TcpState::Listening, 7)],
-        );
-        let made = tcp(2, "10.0.0.1:80", "10.0.0.2:9", TcpState::Established, 8);
-        assert_eq!(
-            update(&mut known, &[made]),
-            [
-                "1 close 10.0.0.1:80 CLOSED Some(7)",
-                "2 accept 10.0.0.1:80 ESTABLISHED Some(8)"
-            ]
-        );
-    }
-
-    #[test]
-    fn a_listener_of_ipv4_explains_no_connection_of_ipv6() {
-        let mut known = Known::default();
-        let sockets = [
-            tcp(1, "0.0.0.0:80", "", TcpState::Listening, 7),
-            tcp(2, "[fe80::1]:80", "[fe80::2]:9", TcpState::Established, 8),
-        ];
-        assert_eq!(
-            update(&mut known, &sockets)[1..],
-            [
-                "1 connect [fe80::1]:80 SYN_SENT Some(8)",
-                "2 established [fe80::1]:80 ESTABLISHED Some(8)"
-            ]
-        );
-    }
-
-    #[test]
-    fn sockets_that_share_a_port_are_told_apart() {
-        let mut known = Known::default();
-        let all = [udp(0, "0.0.0.0:53", 5), udp(0, "0.0.0.0:53", 6)];
-        assert_eq!(update(&mut known, &all).len(), 2);
-        assert_eq!(
-            update(&mut known, &all[1..]),
-            ["2 close 0.0.0.0:53 - Some(5)"]
-        );
-    }
-
-    #[test]
-    fn owners_are_asked_for_new_sockets_only() {
-        let mut known = Known::default();
-        let mut owners = Same::default();
-        let sockets = vec![udp(1, "0.0.0.0:53", 99), udp(2, "0.0.0.0:54", 5)];
-        known.start(sockets.clone(), &mut owners);
-        known.update(sockets, BootTime(9), &mut owners, &mut Vec::new());
-        assert_eq!(owners.asked, 2);
-    }
-
-    proptest! {
-        #[test]
-        fn every_opening_has_one_close_and_no_number_is_missing(
-            looks in proptest::collection::vec(
-                proptest::collection::btree_map(1_u64..8, 1_u8..12, 0..8), 1..12)
-        ) {
-            let mut known = Known::default();
-            let mut batch = Vec::new();
-            for look in looks.into_iter().chain([BTreeMap::new()]) {
-                let sockets = look.into_iter().map(|(cookie, number)| {
-                    let state = TcpState::from_linux(number).unwrap();
-                    let peer = if state == TcpState::Listening { "" } else { "10.0.0.2:9" };
-                    tcp(cookie, &format!("10.0.0.1:{cookie}"), peer, state, 5)
-                }).collect();
-                known.update(sockets, BootTime(0), &mut Same::default(), &mut batch);
-            }
-            let mut open = BTreeSet::new();
-            for (expected, observation) in (0..).zip(&batch) {
-                let Observation::Socket(seen) = observation else {
-                    panic!("{observation:?}");
-                };
-                prop_assert_eq!(seen.sequence, expected);
-                if seen.action.opens_port() {
-                    prop_assert!(open.insert(seen.socket.cookie));
-                } else if seen.action.ends_socket() {
-                    prop_assert!(open.remove(&seen.socket.cookie));
-                } else {
-                    prop_assert!(open.contains(&seen.socket.cookie));
-                }
-            }
-            prop_assert!(open.is_empty());
-            prop_assert!(known.sockets.is_empty());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The readers of what comes from outside, for fuzzers: each takes any bytes
 //! and must come back. Not part of what this crate offers.
 
-use event::Protocol;
+use event::{BootTime, Protocol};
 
 use super::netlink;
-use super::{holders, procfs, sock_diag};
+use super::{destroy, holders, proc_connector, procfs, programs, sock_diag};
 
 /// Reads a datagram as an answer of `sock_diag`; how many sockets are in it.
 pub fn sock_diag(bytes: &[u8]) -> usize {
@@ -35,5 +35,29 @@ pub fn process(bytes: &[u8]) -> (Option<u64>, Option<u32>, Option<u32>) {
         procfs::parse_start(bytes),
         procfs::parse_effective_uid(bytes),
         holders::parse_socket(bytes),
+    )
+}
+
+/// Reads a datagram of the destroy groups of `sock_diag`; how many sockets are
+/// in it.
+pub fn sock_diag_destroy(bytes: &[u8]) -> usize {
+    let mut sockets = 0;
+    // What is malformed ends the reading, which is all that is asked here.
+    let _ = destroy::decode(bytes, None, BootTime(0), |_| sockets += 1);
+    sockets
+}
+
+/// Reads a datagram of the proc connector; how many events are in it.
+pub fn proc_connector(bytes: &[u8]) -> usize {
+    let mut events = 0;
+    let _ = proc_connector::decode(bytes, |_| events += 1);
+    events
+}
+
+/// Reads name and parent in `stat`; how long the name is.
+pub fn process_stat(bytes: &[u8]) -> (Option<usize>, Option<u32>) {
+    (
+        programs::parse_name(bytes).map(<[u8]>::len),
+        programs::parse_parent(bytes),
     )
 }

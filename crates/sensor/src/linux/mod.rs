@@ -2,6 +2,7 @@
 
 mod btf;
 mod changes;
+mod destroy;
 mod ebpf;
 pub mod fuzzing;
 mod holders;
@@ -9,9 +10,12 @@ mod netlink;
 mod netns;
 mod polling;
 mod privileges;
+mod proc_connector;
 mod procfs;
+mod programs;
 mod snapshot;
 mod sock_diag;
+mod subscription;
 mod task_file;
 
 use std::path::Path;
@@ -61,25 +65,28 @@ pub fn open(options: &Options) -> Result<Sensor, Error> {
                 },
             }
         }),
-        Some(engine) => polling::polling(engine, options.interval),
+        Some(engine) => polling::polling(engine, options),
         None => {
             let reason = match ebpf::open(options.ring_bytes) {
                 Ok(sensor) => return Ok(sensor),
                 Err(reason) => reason,
             };
-            let mut sensor = polling::polling(Engine::SockDiag, options.interval)
-                .or_else(|_| polling::polling(Engine::Proc, options.interval))?;
-            sensor.degradations.insert(0, instead_of_ebpf(&reason));
+            let without_ebpf = instead_of_ebpf(&reason);
+            let (mut sensor, better) = match polling::polling(Engine::SockDiag, options) {
+                Ok(sensor) => (sensor, vec![without_ebpf]),
+                Err(reason) => (
+                    polling::polling(Engine::Proc, options)?,
+                    vec![without_ebpf, instead_of_sock_diag(&reason)],
+                ),
+            };
+            sensor.degradations.splice(0..0, better);
             Ok(sensor)
         }
     }
 }
 
 fn instead_of_ebpf(reason: &Error) -> Degradation {
-    let cause = match reason {
-        Error::Unavailable { reason, .. } => reason.clone(),
-        other => ebpf::explain(other),
-    };
+    let cause = why(reason);
     // A kernel that lacks something lacks it for root, too.
     let missing = ebpf::has_types()
         .then(|| Missing::of_this_process(Path::new("/proc")))
@@ -90,9 +97,23 @@ fn instead_of_ebpf(reason: &Error) -> Degradation {
             Some(missing) => format!("{} ({cause})", missing.why()),
             None => cause,
         },
-        consequence: "events are found by looking again and again; what lives shorter than the \
-                      interval is missed"
-            .to_owned(),
+        consequence: "it would tell of every socket as it begins, and who made it".to_owned(),
         remedy: missing.map(|_| Missing::remedy()),
+    }
+}
+
+fn instead_of_sock_diag(reason: &Error) -> Degradation {
+    Degradation {
+        what: "engine sock-diag".to_owned(),
+        why: why(reason),
+        consequence: "it would number sockets, and tell of the end of each".to_owned(),
+        remedy: Some("load the modules tcp_diag, udp_diag and inet_diag".to_owned()),
+    }
+}
+
+fn why(reason: &Error) -> String {
+    match reason {
+        Error::Unavailable { reason, .. } => reason.clone(),
+        other => ebpf::explain(other),
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct Look {
     pub(crate) told: HashSet<Option<u32>>,
     /// So many deaths were told but not heard.
     pub(crate) lost: u64,
+    /// There will be no other.
+    pub(crate) is_last: bool,
 }
 
 /// The sockets of the last look.
@@ -69,6 +71,8 @@ pub(crate) struct Known {
     sockets: HashMap<Key, Entry>,
     /// Sockets that were found gone before their death was heard of, and when.
     late: HashMap<Cookie, u64>,
+    /// Deaths that the news of others may explain.
+    unsettled: Vec<Dead>,
     round: u64,
     /// The last look at which deaths were lost.
     lossy: Option<u64>,
@@ -169,6 +173,7 @@ impl Known {
             deaths,
             told,
             lost,
+            is_last,
         } = look;
         self.round += 1;
         let round = self.round;
@@ -231,7 +236,7 @@ impl Known {
                 }
             }
         }
-        let mut unseen = Vec::new();
+        let mut unseen = std::mem::take(&mut self.unsettled);
         for death in deaths {
             if late.remove(&death.cookie).is_some() {
                 continue;
@@ -244,7 +249,14 @@ impl Known {
                 None => unseen.extend(Dead::unseen(death)),
             }
         }
-        report.live_and_die(unseen, &remnants, &mut listeners);
+        for dead in &mut unseen {
+            dead.has_waited |= is_last;
+        }
+        let mut unsettled = report.live_and_die(unseen, &remnants, &mut listeners);
+        for dead in &mut unsettled {
+            dead.has_waited = true;
+        }
+        self.unsettled = unsettled;
         self.late.retain(|_, since| round - *since < LATE);
     }
 

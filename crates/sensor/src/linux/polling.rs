@@ -19,8 +19,8 @@
 //! stream, and mostly in both.
 //!
 //! How often to look ([`Pace`]): at the interval when nothing happens, sooner
-//! when sockets die or processes begin, and never so often that looking takes
-//! more than a twentieth of the time.
+//! when sockets die or processes begin, and later where looking would take more
+//! than a tenth of the time, up to eight intervals.
 
 use std::collections::{BTreeMap, HashSet};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -47,8 +47,10 @@ use crate::{Error, Inspector, Observation, Sensor, Snapshot, Stream};
 const STREAM: u16 = 0;
 /// A look that is called for comes after this part of the interval.
 const SOONER: u32 = 16;
-/// A look is followed by so many times its own duration without one.
-const REST: u32 = 19;
+/// A look is followed by so many times its own duration without one,
+const REST: u32 = 9;
+/// but not by more than so many intervals.
+const LATER: u32 = 8;
 /// So many deaths do not wait for the next look.
 const MOST_DEATHS: usize = 100_000;
 
@@ -103,7 +105,10 @@ fn start(view: View, options: &Options) -> Result<(PollingStream, Vec<Degradatio
     // Subscribe first: what happens during the first look is told.
     if view.engine == Engine::SockDiag {
         let own = super::netns::own(&view.proc);
-        let room = usize::try_from(options.ring_bytes).unwrap_or(usize::MAX);
+        // A message takes ten times the room there that a record takes in a ring.
+        let room = usize::try_from(options.ring_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(4);
         match Deaths::open(own, room) {
             Ok(opened) => deaths = Some(opened),
             Err(error) => degradations.push(without_deaths(&error, interval)),
@@ -195,7 +200,8 @@ fn what_the_end_does_not_tell(interval: Duration) -> Degradation {
         ),
         consequence: "a socket that lives shorter than that has no owner unless a listener's, \
                       and is not seen if it was a listener that nobody called or a refused \
-                      connection; durations are not known"
+                      connection; durations are not known, and why a connection failed is not \
+                      either"
             .to_owned(),
         remedy: Some("run as root, or with CAP_BPF and CAP_PERFMON".to_owned()),
     }
@@ -256,7 +262,8 @@ impl Pace {
         } else {
             self.interval
         };
-        let wait = wait.max(self.cost.saturating_mul(REST));
+        let rest = self.cost.saturating_mul(REST);
+        let wait = wait.max(rest.min(self.interval.saturating_mul(LATER)));
         self.last.checked_add(wait).unwrap_or(self.last)
     }
 
@@ -369,6 +376,7 @@ impl PollingStream {
             deaths: std::mem::take(&mut self.dead),
             told,
             lost,
+            is_last: self.is_over,
         };
         let mut owners = FromHolders {
             view: &self.view,
@@ -531,6 +539,20 @@ mod tests {
                 })
             );
         }
+    }
+
+    #[test]
+    fn looking_has_its_pace() {
+        let interval = Duration::from_millis(160);
+        let mut pace = Pace::new(interval);
+        let wait = |pace: &Pace, soon| pace.next(soon).duration_since(pace.last);
+        assert_eq!(wait(&pace, false), interval);
+        assert_eq!(wait(&pace, true), Duration::from_millis(10));
+        pace.cost = Duration::from_millis(4);
+        assert_eq!(wait(&pace, true), Duration::from_millis(36));
+        assert_eq!(wait(&pace, false), interval);
+        pace.cost = Duration::from_secs(4);
+        assert_eq!(wait(&pace, false), interval * LATER);
     }
 
     #[test]

@@ -18,6 +18,8 @@
 //! * A TCP socket with a port and no peer may have been a listener, one that
 //!   was only bound, or one whose connection was refused. It is taken for a
 //!   listener if a connection came in by its port, else it is not reported.
+//!   Deaths are not told in order, so both wait for each other until the next
+//!   look.
 //! * An owner is known only to sockets that a look has seen, and to connections
 //!   that came from a listener that one has seen.
 
@@ -148,16 +150,23 @@ impl Remnants {
 }
 
 /// A socket that no look has seen: what is known of it is its death.
+#[derive(Debug)]
 pub(super) struct Dead {
     death: Death,
     socket: Socket,
+    /// It has waited for the news of others that could tell more about it.
+    pub(super) has_waited: bool,
 }
 
 impl Dead {
     /// None if it used no port.
     pub(super) fn unseen(death: Death) -> Option<Self> {
         let socket = death.socket.clone()?;
-        Some(Self { death, socket })
+        Some(Self {
+            death,
+            socket,
+            has_waited: false,
+        })
     }
 
     /// A TCP socket that has a port and no peer.
@@ -201,12 +210,15 @@ impl Dead {
 
 impl Report<'_> {
     /// Sockets that came and went between two looks: an opening and an end.
+    /// Gives back those that may have to do with a listener whose news is still
+    /// to come, or with connections whose news are.
     pub(super) fn live_and_die(
         &mut self,
         unseen: Vec<Dead>,
         remnants: &Remnants,
         listeners: &mut Listeners,
-    ) {
+    ) -> Vec<Dead> {
+        let mut unsettled = Vec::new();
         let (ports, others): (Vec<_>, Vec<_>) =
             unseen.into_iter().partition(Dead::may_have_listened);
         // Where connections came in whose listener is not known.
@@ -237,6 +249,8 @@ impl Report<'_> {
                 let mut entry = dead.entry(Some(TcpState::Listening), None, at);
                 self.begin(&mut entry);
                 ended.push((entry, dead, listener));
+            } else if !dead.has_waited {
+                unsettled.push(dead);
             }
         }
         for (_, dead, listener) in &ended {
@@ -248,6 +262,10 @@ impl Report<'_> {
         for dead in others {
             let came_from =
                 listener_of(listeners, &dead.socket).filter(|_| dead.may_have_come_in());
+            if dead.may_have_come_in() && came_from.is_none() && !dead.has_waited {
+                unsettled.push(dead);
+                continue;
+            }
             let state = match dead.socket.protocol {
                 Protocol::Udp => None,
                 Protocol::Tcp => Some(dead.first_state(came_from.is_some())),
@@ -261,6 +279,7 @@ impl Report<'_> {
             let end = End::of(&dead.death, &entry, remnants);
             self.close(&mut entry, dead.death.at, &end);
         }
+        unsettled
     }
 }
 

@@ -220,6 +220,11 @@ impl SocketLines<'_> {
         self
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Value> {
+        self.lines.iter().copied()
+    }
+
     /// The one line with this event.
     pub(crate) fn line(&self, event: &str) -> &Value {
         let found: Vec<&&Value> = self

@@ -4,6 +4,7 @@ use crate::Case;
 use crate::harness::{Facts, Log, Recorder, Traffic};
 
 pub(crate) mod cgroup;
+mod engines;
 mod faults;
 mod handed;
 mod hardship;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Case> {
         rolls::CASES,
         hardship::CASES,
         faults::CASES,
+        engines::CASES,
         refusals::CASES,
     ]
     .concat()

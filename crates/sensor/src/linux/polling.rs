@@ -51,6 +51,9 @@ const SOONER: u32 = 16;
 const REST: u32 = 9;
 /// but not by more than so many intervals.
 const LATER: u32 = 8;
+/// While deaths wait for the next look, more are taken from the kernel's buffer
+/// this often.
+const DRAIN: Duration = Duration::from_millis(20);
 /// So many deaths do not wait for the next look.
 const MOST_DEATHS: usize = 100_000;
 
@@ -297,7 +300,10 @@ impl Stream for PollingStream {
         let patience = Instant::now().checked_add(timeout);
         loop {
             let due = self.pace.next(self.soon);
-            let until = patience.map_or(due, |patience| due.min(patience));
+            let mut until = patience.map_or(due, |patience| due.min(patience));
+            if !self.dead.is_empty() {
+                until = until.min(Instant::now() + DRAIN);
+            }
             let stopped = self.wait(until)?;
             if let Some(programs) = &self.programs {
                 programs.take(batch);
@@ -325,7 +331,7 @@ impl PollingStream {
         if let Some(programs) = &self.programs {
             fds.push(PollFd::new(programs.ready(), PollFlags::IN));
         }
-        // Deaths that are waited for already need no other wake-up.
+        // Where deaths wait already, the next are not worth a wake-up each.
         if self.dead.is_empty()
             && let Some(deaths) = &self.deaths
         {

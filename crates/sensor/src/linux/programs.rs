@@ -511,4 +511,31 @@ mod tests {
         until(&|seen| matches!(seen, Observation::Exit(key) if *key == told.key));
         assert_eq!(programs.find(pid).map(|(key, _)| key), Some(told.key));
     }
+
+    #[test]
+    fn a_program_that_is_gone_at_once_has_a_name() {
+        let Ok(programs) = Programs::start("/proc".into(), procfs::ticks_per_second()) else {
+            return;
+        };
+        let mut batch = Vec::new();
+        // On a busy machine some are missed.
+        let mut caught = false;
+        for _ in 0..1000 {
+            let mut child = Command::new("/bin/true").spawn().unwrap();
+            let pid = child.id();
+            child.wait().unwrap();
+            let gone =
+                |seen: &Observation| matches!(seen, Observation::Exit(key) if key.pid == pid);
+            let named = |seen: &Observation| {
+                matches!(seen, Observation::Exec(told)
+                    if told.key.pid == pid && told.cmdline.as_deref() == Some("/bin/true"))
+            };
+            programs.take(&mut batch);
+            caught |= batch.iter().any(gone) && batch.iter().any(named);
+            if caught {
+                break;
+            }
+        }
+        assert!(caught);
+    }
 }

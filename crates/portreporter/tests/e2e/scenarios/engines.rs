@@ -1,6 +1,8 @@
 //! The engines without eBPF: what they see is right, what they cannot see is
 //! said.
 
+use std::cell::RefCell;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -123,23 +125,27 @@ fn hold(recorder: &mut Recorder, wrapper: &[&str], user: Option<u32>) -> Facts {
         None => Traffic::start(&scenario),
     };
     let facts = traffic.wait_until_ready();
-    for (role, event) in [
-        ("listener", "listen"),
-        ("client", "connect"),
-        ("server", "accept"),
-        ("udp", "bind"),
-    ] {
-        let fact = facts.one(role);
-        recorder.wait_for(&format!("{event} of {fact:?}"), |line| {
-            line["event"] == event
+    // What one look finds comes in no particular order.
+    let missing = RefCell::new(vec![
+        (facts.one("listener"), "listen"),
+        (facts.one("client"), "connect"),
+        (facts.one("server"), "accept"),
+        (facts.one("udp"), "bind"),
+    ]);
+    recorder.wait_for(&format!("about each of {missing:?}"), |line| {
+        let mut missing = missing.borrow_mut();
+        missing.retain(|(fact, event)| {
+            let told = line["event"] == *event
                 && line["protocol"] == fact.protocol
                 && line["local_port"].as_u64() == fact.local_port.map(u64::from)
                 && line["pid"] == fact.pid
                 && line["uid"] == fact.uid
                 && line["process"] == "traffic"
-                && line["cmdline"].as_str() == fact.cmdline.as_deref()
+                && line["cmdline"].as_str() == fact.cmdline.as_deref();
+            !told
         });
-    }
+        missing.is_empty()
+    });
     traffic.finish()
 }
 
@@ -256,15 +262,18 @@ fn sock_diag_unprivileged() {
 /// what it cannot see; gives that.
 fn unprivileged(mut recorder: Recorder, engine: &'static str) -> String {
     let facts = hold(&mut recorder, &[], Some(NOBODY));
-    for role in ["listener", "udp"] {
-        let fact = facts.one(role);
-        recorder.wait_for(&format!("the close of {fact:?}"), |line| {
-            line["event"] == "close"
+    let missing = RefCell::new(vec![facts.one("listener"), facts.one("udp")]);
+    recorder.wait_for(&format!("the close of each of {missing:?}"), |line| {
+        let mut missing = missing.borrow_mut();
+        missing.retain(|fact| {
+            let told = line["event"] == "close"
                 && line["protocol"] == fact.protocol
                 && line["local_port"].as_u64() == fact.local_port.map(u64::from)
-                && line["pid"] == fact.pid
+                && line["pid"] == fact.pid;
+            !told
         });
-    }
+        missing.is_empty()
+    });
     let log = recorder.stop_with(Signal::TERM, &checks(engine));
     log.open()["degraded"].to_string()
 }

@@ -8,7 +8,9 @@
 //!
 //! What cannot be told is not made up: a connection that is already
 //! established is an accepted one if there is a listener that it can have come
-//! from, else one that was made. A socket that is gone was closed; how, and
+//! from, else one that was made; since the tables are not read at one instant,
+//! this is decided only when the next look has found no listener either. A
+//! socket that is gone was closed; how, and
 //! after how many bytes, is known only if the kernel told its end, and even
 //! then not always ([`ends`]).
 //!
@@ -61,8 +63,8 @@ pub(crate) struct Look {
     pub(crate) told: HashSet<Option<u32>>,
     /// So many deaths were told but not heard.
     pub(crate) lost: u64,
-    /// There will be no other.
-    pub(crate) is_last: bool,
+    /// There is no other for which something could wait.
+    pub(crate) is_final: bool,
 }
 
 /// The sockets of the last look.
@@ -73,6 +75,8 @@ pub(crate) struct Known {
     late: HashMap<Cookie, u64>,
     /// Deaths that the news of others may explain.
     unsettled: Vec<Dead>,
+    /// So many sockets of the last look wait to be reported.
+    waiting: usize,
     round: u64,
     /// The last look at which deaths were lost.
     lossy: Option<u64>,
@@ -120,6 +124,8 @@ struct Entry {
     at: BootTime,
     /// The last look that found it.
     round: u64,
+    /// Its beginning was reported; else it waits for the next look.
+    begun: bool,
     /// Its end was reported; it is a remnant.
     ended: bool,
     /// The last look did not find it, and its death was not heard of either.
@@ -137,6 +143,11 @@ struct Listener {
 type Listeners = HashMap<(Option<u32>, u16), Vec<Listener>>;
 
 impl Known {
+    /// Does something wait for the next look?
+    pub(crate) fn waits(&self) -> bool {
+        !self.unsettled.is_empty() || self.waiting > 0
+    }
+
     /// So many observations were made, those included that were lost.
     pub(crate) fn produced(&self) -> u64 {
         self.sequence
@@ -152,6 +163,7 @@ impl Known {
         let look = Look {
             sockets,
             told,
+            is_final: true,
             ..Look::default()
         };
         self.update(look, owners, &mut Vec::new());
@@ -173,7 +185,7 @@ impl Known {
             deaths,
             told,
             lost,
-            is_last,
+            is_final,
         } = look;
         self.round += 1;
         let round = self.round;
@@ -188,6 +200,7 @@ impl Known {
         let mut listeners = self.listeners();
         let mut report = Report {
             at,
+            is_final,
             sequence: &mut self.sequence,
             batch,
         };
@@ -209,9 +222,11 @@ impl Known {
             if let Some(cookie) = cookie {
                 late.insert(cookie, round);
             }
+            report.begin_if_waiting(entry, &listeners);
             report.close(entry, at, &End::unknown(TcpState::Closed));
             false
         });
+        let mut waiting = 0;
         for (key, found) in keys.into_iter().zip(sockets) {
             if remnants.hold(&found) {
                 continue;
@@ -220,6 +235,7 @@ impl Known {
                 // The same socket, listening before or after, or the same
                 // addresses, were used anew.
                 hash_map::Entry::Occupied(mut slot) if slot.get().is_another_than(&found) => {
+                    report.begin_if_waiting(slot.get_mut(), &listeners);
                     report.close(slot.get_mut(), at, &End::unknown(TcpState::Closed));
                     match report.open(found, round, owners, &mut listeners) {
                         Some(entry) => _ = slot.insert(entry),
@@ -227,10 +243,12 @@ impl Known {
                     }
                 }
                 hash_map::Entry::Occupied(mut slot) => {
+                    report.begin_if_waiting(slot.get_mut(), &listeners);
                     report.follow(slot.get_mut(), &found, owners);
                 }
                 hash_map::Entry::Vacant(slot) => {
                     if let Some(entry) = report.open(found, round, owners, &mut listeners) {
+                        waiting += usize::from(!entry.begun);
                         slot.insert(entry);
                     }
                 }
@@ -243,6 +261,7 @@ impl Known {
             }
             match self.sockets.remove(&Key::Cookie(death.cookie)) {
                 Some(mut entry) => {
+                    report.begin_if_waiting(&mut entry, &listeners);
                     let end = End::of(&death, &entry, &remnants);
                     report.close(&mut entry, death.at, &end);
                 }
@@ -250,13 +269,14 @@ impl Known {
             }
         }
         for dead in &mut unseen {
-            dead.has_waited |= is_last;
+            dead.has_waited |= is_final;
         }
         let mut unsettled = report.live_and_die(unseen, &remnants, &mut listeners);
         for dead in &mut unsettled {
             dead.has_waited = true;
         }
         self.unsettled = unsettled;
+        self.waiting = waiting;
         self.late.retain(|_, since| round - *since < LATE);
     }
 
@@ -330,6 +350,8 @@ fn listener_of(listeners: &Listeners, socket: &Socket) -> Option<Listener> {
 struct Report<'a> {
     /// When the sockets were looked at.
     at: BootTime,
+    /// Nothing is to wait for the next look.
+    is_final: bool,
     sequence: &'a mut u64,
     batch: &'a mut Vec<Observation>,
 }
@@ -403,14 +425,38 @@ impl Report<'_> {
             accepted: came_from.is_some(),
             at: self.at,
             round,
+            begun: true,
             ended: false,
             missed: false,
         };
+        let may_have_come_in = entry.socket.remote.is_some()
+            && state.is_some_and(|state| state != TcpState::SynSent)
+            && !entry.accepted;
+        if may_have_come_in && !self.is_final {
+            entry.begun = false;
+            return Some(entry);
+        }
         self.begin(&mut entry);
         if entry.socket.is_listener() {
             remember(listeners, &entry);
         }
         Some(entry)
+    }
+
+    /// What was not clear when it was first seen is clear now, or never will be.
+    fn begin_if_waiting(&mut self, entry: &mut Entry, listeners: &Listeners) {
+        if std::mem::replace(&mut entry.begun, true) {
+            return;
+        }
+        if let Some(listener) = listener_of(listeners, &entry.socket) {
+            entry.accepted = true;
+            if let (None, Some((owner, uid))) = (entry.owner, listener.owner) {
+                entry.attribution = Attribution::Inherited;
+                entry.owner = Some(owner);
+                entry.uid = uid;
+            }
+        }
+        self.begin(entry);
     }
 
     /// The steps that lead to the state in which a socket was first seen.

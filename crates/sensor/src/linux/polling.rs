@@ -382,7 +382,7 @@ impl PollingStream {
             deaths: std::mem::take(&mut self.dead),
             told,
             lost,
-            is_last: self.is_over,
+            is_final: self.is_over,
         };
         let mut owners = FromHolders {
             view: &self.view,
@@ -395,7 +395,7 @@ impl PollingStream {
         self.shared
             .produced
             .store(self.known.produced(), Ordering::Release);
-        self.soon = false;
+        self.soon = self.known.waits();
         self.pace.looked(begin);
         Ok(())
     }

@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event::{ProcessKey, text};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
@@ -37,6 +37,8 @@ use crate::{Error, Execution, Observation};
 const ROOM: usize = 4 << 20;
 /// So many observations may wait to be taken.
 const MOST: usize = 256 * 1024;
+/// How often every process is looked at, where news keep being lost.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// How long a process that is gone can still be asked for.
 const REST: Duration = Duration::from_secs(5);
 /// Of the arguments, as much is kept.
@@ -182,12 +184,17 @@ struct Listener {
 
 impl Listener {
     fn run(mut self, mut connector: Connector) {
+        // When to look around, if news were lost since the last time.
+        let mut due: Option<Instant> = None;
+        let mut next = Instant::now();
         loop {
             let mut fds = [
                 PollFd::new(&connector, PollFlags::IN),
                 PollFd::new(&self.shared.stop, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
+            let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
+            let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return self.give_up(),
             }
@@ -200,7 +207,12 @@ impl Listener {
             let lost = connector.lost();
             if lost > 0 {
                 self.shared.found().lost += lost;
+                due = due.or(Some(next));
+            }
+            if due.is_some_and(|due| due <= Instant::now()) {
                 self.look_around();
+                due = None;
+                next = Instant::now() + LOOK_AROUND;
             }
             raise(&self.shared.ready);
         }
@@ -254,17 +266,14 @@ impl Listener {
         found.push(Observation::Exec(Box::new(program.execution)));
     }
 
-    /// Looks at every process, after some news were not heard.
+    /// Looks at every process, after some news were not heard: each may run
+    /// another program by now.
     fn look_around(&mut self) {
         let Ok(pids) = procfs::processes(&self.reader.proc) else {
             return;
         };
         for &pid in &pids {
-            let known = self.shared.found().known.get(&pid).copied();
-            let now = self.reader.holder(pid);
-            if now.is_some() && known.map(|(key, _)| key) != now.map(|(key, _)| key) {
-                self.exec(pid);
-            }
+            self.exec(pid);
         }
         let there: HashSet<u32> = pids.into_iter().collect();
         let mut found = self.shared.found();

@@ -202,6 +202,7 @@ impl Dead {
             accepted: came_from.is_some(),
             at,
             round: 0,
+            begun: true,
             ended: false,
             missed: false,
         }

@@ -126,11 +126,13 @@ fn a_connection_from_its_first_look_to_its_last() {
 fn without_cookies_a_remnant_is_still_the_connection() {
     let mut known = Known::default();
     let at = |state, inode| [tcp(0, "10.0.0.1:5000", "10.0.0.2:80", state, inode)];
+    assert_eq!(update(&mut known, &at(TcpState::Established, 7)), [""; 0]);
     assert_eq!(update(&mut known, &at(TcpState::Established, 7)).len(), 2);
     assert_eq!(
         update(&mut known, &at(TcpState::TimeWait, 0)),
         ["2 close 10.0.0.1:5000 TIME_WAIT Some(7)"]
     );
+    update(&mut known, &at(TcpState::Established, 8));
     assert_eq!(
         update(&mut known, &at(TcpState::Established, 8)),
         [
@@ -167,6 +169,23 @@ fn a_connection_to_a_listener_was_accepted() {
 }
 
 #[test]
+fn a_listener_may_show_a_look_later_than_its_connection() {
+    let mut known = Known::default();
+    let listener = tcp(1, "0.0.0.0:80", "", TcpState::Listening, 7);
+    let accepted = tcp(2, "10.0.0.1:80", "10.0.0.2:9", TcpState::Established, 8);
+    assert_eq!(update(&mut known, std::slice::from_ref(&accepted)), [""; 0]);
+    assert!(known.waits());
+    assert_eq!(
+        update(&mut known, &[accepted, listener]),
+        [
+            "0 listen 0.0.0.0:80 LISTENING Some(7)",
+            "1 accept 10.0.0.1:80 ESTABLISHED Some(8)"
+        ]
+    );
+    assert!(!known.waits());
+}
+
+#[test]
 fn a_listener_that_just_went_still_explains_a_connection() {
     let mut known = Known::default();
     update(
@@ -190,8 +209,9 @@ fn a_listener_of_ipv4_explains_no_connection_of_ipv6() {
         tcp(1, "0.0.0.0:80", "", TcpState::Listening, 7),
         tcp(2, "[fe80::1]:80", "[fe80::2]:9", TcpState::Established, 8),
     ];
+    update(&mut known, &sockets);
     assert_eq!(
-        update(&mut known, &sockets)[1..],
+        update(&mut known, &sockets),
         [
             "1 connect [fe80::1]:80 SYN_SENT Some(8)",
             "2 established [fe80::1]:80 ESTABLISHED Some(8)"
@@ -456,6 +476,7 @@ fn a_death_may_come_a_look_later() {
     let mut known = Known::default();
     let seen = [client(TcpState::Established, 7)];
     with_deaths(&mut known, &seen, &[]);
+    with_deaths(&mut known, &seen, &[]);
     assert_eq!(with_deaths(&mut known, &[], &[]), [], "it is waited for");
     let dead = death(&seen[0], 60, Some((2, 1, 0)));
     let batch = with_deaths(&mut known, &[], std::slice::from_ref(&dead));
@@ -488,7 +509,9 @@ fn what_was_lost_is_a_hole_in_the_numbers() {
 #[test]
 fn a_remnant_is_waited_for_unless_deaths_were_lost() {
     let mut known = Known::default();
-    with_deaths(&mut known, &[client(TcpState::Established, 7)], &[]);
+    for _ in 0..2 {
+        with_deaths(&mut known, &[client(TcpState::Established, 7)], &[]);
+    }
     let remnant = [client(TcpState::TimeWait, 0)];
     for _ in 0..5 {
         assert_eq!(with_deaths(&mut known, &remnant, &[]), []);

@@ -60,12 +60,18 @@ impl Action {
         }
     }
 
-    /// Does a port come into use with this? Such an action has a row in PR-PORTS.
+    /// Does a port come into use with this?
     pub fn opens_port(self) -> bool {
         matches!(
             self,
             Self::Accept | Self::Bind | Self::Connect | Self::Listen
         )
+    }
+
+    /// Does it have a row in PR-PORTS? A port that comes into use has, also if
+    /// that is only noticed later.
+    pub fn has_row(self) -> bool {
+        self.opens_port() || self == Self::Discover
     }
 
     /// Is the socket gone after this?

@@ -118,7 +118,7 @@ impl Derivation {
         let Some(time) = record.time else {
             return;
         };
-        if line.action.opens_port() {
+        if line.action.has_row() {
             self.row(time, &line);
         } else if line.action == Action::Snapshot {
             self.snapshot.push((line.process, line.socket));

@@ -256,7 +256,7 @@ impl Logs {
         encoder.socket(out, clock, t, action, socket, attribution, owner, error);
         set.events_kept += u64::from(is_counted(action));
         let is_enough = set.events.waiting() >= WRITE_AT;
-        if action.opens_port() {
+        if action.has_row() {
             self.port(t, socket, owner);
         }
         if is_enough {
@@ -340,7 +340,7 @@ impl Logs {
         if let Some(outage) = &mut self.outage {
             outage.lost += 1;
             // Its row goes with it, and the line about the gap stands for both.
-            outage.rows_lost += u64::from(action.opens_port());
+            outage.rows_lost += u64::from(action.has_row());
         }
         Written::Dropped
     }

@@ -15,7 +15,7 @@ use event::Engine;
 use identity::{Identifier, Roots};
 use jiff::tz::TimeZone;
 use logs::Logs;
-use recorder::{Control, Recorder, Setup, Summary};
+use recorder::{Control, Reconciled, Recorder, Setup, Summary};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -94,6 +94,7 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
         zone,
         host,
         os,
+        reconcile: settings.reconcile,
     };
     let recorder = match Recorder::start(setup, &mut terminal) {
         Ok(recorder) => recorder,
@@ -160,6 +161,15 @@ fn print(summary: &Summary) -> std::io::Result<()> {
             out,
             "{} more deleted or moved away meanwhile",
             plural(summary.files.gone, "log set")
+        )?;
+    }
+    let found = &summary.reconciled;
+    if *found != Reconciled::default() {
+        writeln!(
+            out,
+            "{} found that no event had told of, {} gone unnoticed (discover and vanish in PR-EVENTS)",
+            plural(found.discovered, "socket"),
+            found.vanished
         )?;
     }
     if counters.lost > 0 {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use event::{Degradation, text};
 use logs::{Notice, SetOpened};
-use recorder::{Error, Events, Status};
+use recorder::{Error, Events, Reconciled, Status};
 
 /// The numbers of the application events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +232,30 @@ impl Events for Terminal {
         self.say(
             Event::Lost,
             format!("the kernel dropped {events} events: {reason}"),
+        );
+    }
+
+    fn reconciled(&mut self, found: &Reconciled, explained: bool) {
+        let why = if explained {
+            "events about them were lost"
+        } else {
+            "no loss of events explains it"
+        };
+        self.say(
+            Event::Lost,
+            format!(
+                "the table of sockets differed from the kernel's and was put right: \
+                 {} were missing, {} were no longer there; {why}",
+                found.discovered, found.vanished
+            ),
+        );
+    }
+
+    fn not_reconciled(&mut self, error: &Error) {
+        let why = with_causes(error);
+        self.say(
+            Event::Failure,
+            format!("the table of sockets can no longer be compared with the kernel's: {why}"),
         );
     }
 }

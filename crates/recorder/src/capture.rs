@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sensor::{Error, Observation, Stream};
+use sensor::{Error, Inspector, Observation, Snapshot, Stream};
 
 /// How many batches may wait.
 const WAITING: usize = 16;
@@ -31,6 +31,8 @@ pub(crate) enum Message {
     Empty,
     /// The stream was asked to end and is empty.
     Drained,
+    /// A look at the kernel's sockets was taken by the inspector.
+    Looked(Box<dyn Inspector>, Result<Snapshot, Error>),
     /// Open a new set.
     Roll,
     /// Stop recording.

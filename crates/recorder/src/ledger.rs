@@ -121,6 +121,11 @@ impl Ledger {
         }
     }
 
+    /// When the youngest observation that arrived was made.
+    pub(crate) fn youngest(&self) -> BootTime {
+        self.youngest
+    }
+
     /// Declares lost what has been missing for long enough.
     pub(crate) fn settle(&mut self, now: Instant) -> Vec<Loss> {
         let mut losses = Vec::new();

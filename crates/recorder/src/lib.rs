@@ -27,6 +27,7 @@ mod held;
 mod ledger;
 mod pids;
 mod processes;
+mod reconcile;
 mod recorder;
 mod sockets;
 mod state;
@@ -61,6 +62,13 @@ pub trait Events {
 
     /// Events were lost (108).
     fn lost(&mut self, events: u64, reason: &str);
+
+    /// The table of sockets was not what the kernel has, and was put right;
+    /// `explained` if events were lost before, so that this was to be expected.
+    fn reconciled(&mut self, found: &Reconciled, explained: bool);
+
+    /// The table of sockets can no longer be compared.
+    fn not_reconciled(&mut self, error: &Error);
 }
 
 /// How things stand.
@@ -76,11 +84,22 @@ pub struct Status {
     pub set: Option<Stamp>,
 }
 
+/// What reconciliation put right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// Sockets that had been missed.
+    pub discovered: u64,
+    /// Sockets whose end had been missed.
+    pub vanished: u64,
+}
+
 /// What a recording amounted to.
 #[derive(Clone, Debug)]
 pub struct Summary {
     /// The ledger at the end.
     pub counters: Counters,
+    /// What reconciliation put right.
+    pub reconciled: Reconciled,
     /// How many sockets were recorded.
     pub sockets: u64,
     /// How many processes owned them.

@@ -120,6 +120,20 @@ impl Processes {
         }
     }
 
+    /// Looks for processes that are gone, where the news of it may be lost.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        let gone: Vec<ProcessKey> = self
+            .table
+            .iter()
+            .filter(|(_, slot)| !slot.is_gone)
+            .map(|(&key, _)| key)
+            .filter(|&key| self.identifier.process(key).is_none())
+            .collect();
+        for key in gone {
+            self.exit(key, now);
+        }
+    }
+
     /// A control group was made.
     pub(crate) fn group(&mut self, id: u64, path: String) {
         self.identifier.note_cgroup(id, path);

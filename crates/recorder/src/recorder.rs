@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use event::{Attribution, BootTime, Degradation, ProcessKey, Socket, TcpState};
+use event::{BootTime, Degradation, Engine, ProcessKey, Socket};
 use identity::Identifier;
 use jiff::tz::TimeZone;
 use logs::format::clock::LocalClock;
@@ -12,7 +12,7 @@ use logs::format::events::{Counters, Gap, OwnerText};
 use logs::format::pids;
 use logs::{Logs, RollReason};
 use rustc_hash::FxHashMap;
-use sensor::{FoundSocket, Inspector, Sensor, Snapshot};
+use sensor::{Inspector, Sensor};
 
 use crate::capture::{Capture, Message};
 use crate::clock::Anchor;
@@ -20,8 +20,9 @@ use crate::held::Held;
 use crate::ledger::{Ledger, Loss};
 use crate::pids::{Changes, Due};
 use crate::processes::Processes;
+use crate::reconcile::Reconciliation;
 use crate::state::State;
-use crate::table::{Live, SocketKey, Table};
+use crate::table::Table;
 use crate::{Error, Events, Status, Summary};
 
 /// How often the counters are written.
@@ -41,7 +42,11 @@ const ACCEPT_HOOKS: [&str; 3] = [
 pub struct Recorder<'a> {
     pub(crate) state: State,
     pub(crate) logs: Logs,
-    pub(crate) inspector: Box<dyn Inspector>,
+    /// Away while it takes a look for the reconciliation.
+    pub(crate) inspector: Option<Box<dyn Inspector>>,
+    pub(crate) reconciliation: Reconciliation,
+    pub(crate) loss_reason: &'static str,
+    pub(crate) processes_lost: u64,
     pub(crate) capture: Capture,
     pub(crate) messages: Receiver<Message>,
     pub(crate) control: SyncSender<Message>,
@@ -81,6 +86,9 @@ pub struct Setup {
     pub host: String,
     /// The operating system.
     pub os: String,
+    /// How often the table of sockets is compared with the kernel's; zero:
+    /// never. Engines that look again and again need it not.
+    pub reconcile: Duration,
 }
 
 /// Stops a recording or makes it open a new set, from any thread.
@@ -110,14 +118,20 @@ impl<'a> Recorder<'a> {
             zone,
             host,
             os,
+            reconcile,
         } = setup;
         let names_processes = true;
         let Sensor {
+            engine,
             hooks,
             stream,
             mut inspector,
             ..
         } = sensor;
+        let every = match engine {
+            Engine::Ebpf => reconcile,
+            Engine::SockDiag | Engine::Proc => Duration::ZERO,
+        };
         let started = Anchor::now().boot_now();
         let (control, messages) = Capture::queue();
         let capture = Capture::start(stream, control.clone()).map_err(Error::Thread)?;
@@ -133,7 +147,10 @@ impl<'a> Recorder<'a> {
                 names_processes,
             },
             logs,
-            inspector,
+            loss_reason: inspector.loss_reason(),
+            inspector: Some(inspector),
+            reconciliation: Reconciliation::new(every),
+            processes_lost: 0,
             capture,
             messages,
             control,
@@ -184,7 +201,11 @@ impl<'a> Recorder<'a> {
                     self.refused = None;
                     self.roll_or_tell(RollReason::Request);
                 }
-                Ok(Message::Empty) => self.ledger.handed_over(),
+                Ok(Message::Empty) => {
+                    self.ledger.handed_over();
+                    self.reconciliation.handed_over();
+                }
+                Ok(Message::Looked(inspector, snapshot)) => self.looked(inspector, snapshot),
                 Ok(Message::Failed(error)) => break Some(Error::from(error)),
                 Ok(Message::Stop | Message::Drained) | Err(RecvTimeoutError::Disconnected) => {
                     break None;
@@ -196,59 +217,6 @@ impl<'a> Recorder<'a> {
         self.finish(failure)
     }
 
-    /// The sockets that were there before us.
-    fn adopt(&mut self, snapshot: Snapshot) {
-        for degradation in &snapshot.degradations {
-            let text = degradation.to_string();
-            // The sensor may have said it when it was opened.
-            if !self.logs.run_mut().degraded.contains(&text) {
-                self.events.degraded(degradation);
-                self.logs.run_mut().degraded.push(text);
-            }
-        }
-        let now = self.anchor.boot_now();
-        self.sockets = snapshot.sockets.len() as u64;
-        for FoundSocket {
-            socket,
-            holders,
-            owner,
-            ..
-        } in snapshot.sockets
-        {
-            let owner = owner.or_else(|| {
-                holders
-                    .first()
-                    .and_then(|&pid| self.state.processes.key_of(pid))
-            });
-            if let Some(owner) = owner {
-                self.state
-                    .processes
-                    .known(owner, None, &mut self.clock, &self.anchor);
-            }
-            let waits = socket.state == Some(TcpState::TimeWait);
-            let key = SocketKey::of(&socket);
-            let live = Live {
-                socket,
-                attribution: match owner {
-                    Some(_) => Attribution::Snapshot,
-                    None => Attribution::Unknown,
-                },
-                owner,
-                since: None,
-                held: None,
-                is_accepted: false,
-            };
-            if waits {
-                self.state.table.wait(live, now);
-            } else {
-                if let Some(owner) = owner {
-                    self.state.processes.count_socket(owner, true);
-                }
-                self.state.table.insert(key, live);
-            }
-        }
-    }
-
     /// What is to be done each second.
     fn tick(&mut self, now: Instant) {
         self.anchor = Anchor::now();
@@ -258,16 +226,18 @@ impl<'a> Recorder<'a> {
             self.recount(live.owner, None);
         }
         let losses = self.ledger.settle(now);
-        self.declare(&losses, self.inspector.loss_reason());
+        self.declare(&losses, self.loss_reason);
         self.second = boot.0 / 1_000_000_000;
         self.write_pids(false);
-        if now.duration_since(self.last_counters) >= COUNTERS {
+        // While a look is taken nobody can be asked; it will be over soon.
+        if now.duration_since(self.last_counters) >= COUNTERS && self.inspector.is_some() {
             self.last_counters = now;
             self.compare(now);
             self.release_all();
             self.write_counters();
             self.logs.maintain(self.anchor.wall_now());
         }
+        self.reconcile(now);
         if now.duration_since(self.last_zone) >= ZONE {
             self.last_zone = now;
             self.follow_zone();
@@ -284,17 +254,17 @@ impl<'a> Recorder<'a> {
     /// Asks the kernel what it made.
     fn compare(&mut self, now: Instant) {
         let boot = self.anchor.boot_now();
-        let Ok(produced) = self.inspector.produced() else {
+        let Some(Ok(produced)) = self.inspector.as_mut().map(|it| it.produced()) else {
             return;
         };
         let losses = self.ledger.compare(produced, boot, now);
         self.capture.ask();
-        self.declare(&losses, self.inspector.loss_reason());
+        self.declare(&losses, self.loss_reason);
         self.count_unnumbered(boot);
     }
 
     fn count_unnumbered(&mut self, at: BootTime) {
-        let Ok(unnumbered) = self.inspector.unnumbered() else {
+        let Some(Ok(unnumbered)) = self.inspector.as_mut().map(|it| it.unnumbered()) else {
             return;
         };
         if let Some(loss) = self.ledger.unnumbered(unnumbered, at) {
@@ -335,11 +305,13 @@ impl<'a> Recorder<'a> {
 
     fn write_counters(&mut self) {
         let counters = self.counters();
-        let processes_lost = self.inspector.processes_lost().unwrap_or(0);
+        if let Some(Ok(lost)) = self.inspector.as_mut().map(|it| it.processes_lost()) {
+            self.processes_lost = lost;
+        }
         // If it is dropped, the next one says it.
         let _ = self
             .logs
-            .counters(self.anchor.wall_now(), &counters, processes_lost);
+            .counters(self.anchor.wall_now(), &counters, self.processes_lost);
     }
 
     /// Writes the entries of PR-PIDS that are due.
@@ -450,15 +422,30 @@ impl<'a> Recorder<'a> {
         self.events.status(&status);
     }
 
+    /// Waits until a look that is under way is over.
+    fn recall_inspector(&mut self) {
+        while self.inspector.is_none() {
+            match self.messages.recv_timeout(Duration::from_secs(10)) {
+                Ok(Message::Looked(inspector, _)) => self.inspector = Some(inspector),
+                Ok(Message::Batch(batch)) => self.take(batch),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn finish(mut self, failure: Option<Error>) -> Result<Summary, Error> {
-        self.inspector.detach();
+        self.recall_inspector();
+        if let Some(inspector) = &mut self.inspector {
+            inspector.detach();
+        }
         self.capture.end();
         // A capture that failed is no longer there to be waited for.
         if failure.is_none() {
             loop {
                 match self.messages.recv_timeout(Duration::from_secs(10)) {
                     Ok(Message::Batch(batch)) => self.take(batch),
-                    Ok(Message::Roll | Message::Stop | Message::Empty) => {}
+                    Ok(Message::Roll | Message::Stop | Message::Empty | Message::Looked(..)) => {}
                     Ok(Message::Drained | Message::Failed(_)) | Err(_) => break,
                 }
             }
@@ -467,9 +454,9 @@ impl<'a> Recorder<'a> {
         let boot = self.anchor.boot_now();
         self.release_all();
         self.write_pids(true);
-        if let Ok(produced) = self.inspector.produced() {
+        if let Some(Ok(produced)) = self.inspector.as_mut().map(|it| it.produced()) {
             let losses = self.ledger.finish(&produced, boot);
-            self.declare(&losses, self.inspector.loss_reason());
+            self.declare(&losses, self.loss_reason);
         }
         self.count_unnumbered(boot);
         self.write_counters();
@@ -494,6 +481,7 @@ impl<'a> Recorder<'a> {
             Some(error) => Err(error),
             None => Ok(Summary {
                 counters,
+                reconciled: self.reconciliation.total,
                 sockets,
                 processes,
                 files,

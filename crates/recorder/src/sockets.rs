@@ -63,6 +63,7 @@ impl Recorder<'_> {
     /// Something happened to a socket.
     fn socket(&mut self, mut seen: SocketObservation, now: Instant) {
         let key = SocketKey::of(&seen.socket);
+        self.reconciliation.touch(key);
         if seen.action == Action::Accept && seen.owner.is_none() {
             // Its listener is older than the recorder, and was not known to
             // the kernel side yet.
@@ -191,6 +192,7 @@ impl Recorder<'_> {
     /// A process accepted a connection.
     fn accepted(&mut self, seen: &OwnerObservation) {
         let key = SocketKey::of_cookie(seen.cookie);
+        self.reconciliation.touch(key);
         let Some(live) = self.state.table.get_mut(key) else {
             return;
         };
@@ -240,7 +242,8 @@ impl Recorder<'_> {
             return;
         }
         let begin = Instant::now();
-        let Ok(snapshot) = self.inspector.snapshot() else {
+        // One that is away looks already; it is asked at the next chance.
+        let Some(Ok(snapshot)) = self.inspector.as_mut().map(|it| it.snapshot()) else {
             return;
         };
         // Connects that nobody answers can come without end, and a look takes
@@ -299,6 +302,20 @@ impl Recorder<'_> {
             Written::Dropped => self.dropped += 1,
         }
         self.rate += 1;
+    }
+
+    /// Writes what reconciliation found. It is no event of the kernel's, and
+    /// not in its books.
+    pub(crate) fn write_found(&mut self, at: BootTime, action: Action, live: &Live) {
+        let known = live
+            .owner
+            .and_then(|owner| self.state.processes.find(owner));
+        let text = known.map_or(&self.state.nobody, |known| &known.text);
+        let time = self.anchor.wall(at);
+        // A disk that is full has been told of.
+        let _ = self
+            .logs
+            .socket(time, &action, &live.socket, live.attribution, text, None);
     }
 
     /// A socket moves from one owner to another.

@@ -174,6 +174,15 @@ impl Table {
             .map(|(_, live)| live)
     }
 
+    pub(crate) fn contains(&self, key: SocketKey) -> bool {
+        self.live.contains_key(&key)
+    }
+
+    /// Every socket that the kernel has a cookie for, TIME_WAIT left out.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (SocketKey, &Live)> {
+        self.live.iter().map(|(&key, live)| (key, live))
+    }
+
     /// Every socket, in no particular order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Live> {
         self.live

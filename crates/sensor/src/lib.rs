@@ -17,7 +17,7 @@
 //! unit is (that is `identity`) and keeps no table of sockets (`recorder`).
 //! What it cannot see is a [`Degradation`], never silence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use event::{Action, Attribution, BootTime, Cookie, Degradation, Engine, ProcessKey, Socket};
@@ -169,6 +169,9 @@ pub struct Execution {
 pub struct Snapshot {
     /// The sockets, in no particular order.
     pub sockets: Vec<FoundSocket>,
+    /// The network namespaces, by inode number, whose sockets are all here,
+    /// also those that nobody holds.
+    pub namespaces: BTreeSet<u32>,
     /// What could not be looked at.
     pub degradations: Vec<Degradation>,
 }

@@ -53,6 +53,11 @@ pub(crate) struct RecordArgs {
     /// How to capture: auto, ebpf, sock-diag or proc [default: auto]
     #[arg(long, value_parser = parse_engine)]
     engine: Option<Choice>,
+    /// How often the table of sockets is compared with the kernel's, 1 to
+    /// 86400; 0: never [default: 60]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true,
+          value_parser = |text: &str| RECONCILE.parse(text))]
+    reconcile: Option<u64>,
     /// Read options from this file [default: /etc/portreporter/portreporter.toml
     /// if it is there]
     #[arg(long, value_name = "FILE")]
@@ -72,6 +77,7 @@ struct Choice(Option<Engine>);
 pub(crate) struct Settings {
     pub(crate) logs: logs::Options,
     pub(crate) sensor: sensor::Options,
+    pub(crate) reconcile: Duration,
 }
 
 impl Settings {
@@ -108,6 +114,7 @@ impl Settings {
                 compress: args.compress.or(file.compress).unwrap_or(true),
             },
             sensor,
+            reconcile: Duration::from_secs(args.reconcile.or(file.reconcile).unwrap_or(60)),
         })
     }
 }
@@ -173,6 +180,13 @@ const KEEP_DAYS: Whole = Whole {
     most: 36_500,
     unit: "days",
     example: 90,
+};
+
+const RECONCILE: Whole = Whole {
+    least: 0,
+    most: 86_400,
+    unit: "seconds",
+    example: 60,
 };
 
 impl Whole {

@@ -89,6 +89,8 @@ pub(crate) struct Tables {
     pub(crate) degradations: Vec<Degradation>,
     /// The namespaces.
     pub(crate) namespaces: Namespaces,
+    /// Those, by inode number, whose tables are here as a whole.
+    pub(crate) whole: BTreeSet<u32>,
 }
 
 /// What is known of the processes.
@@ -142,6 +144,7 @@ impl View {
         degradations.extend(hidden_processes(hidden));
         Ok(Snapshot {
             sockets,
+            namespaces: tables.whole,
             degradations,
         })
     }
@@ -282,10 +285,12 @@ impl View {
         let mut unstable = own.unstable;
         let mut sockets = own.sockets;
         let mut missing = Vec::new();
+        let mut whole: BTreeSet<u32> = namespaces.own.into_iter().collect();
         for namespace in &namespaces.others {
             match self.other_table(namespace) {
                 Ok(table) => {
                     unstable |= table.unstable;
+                    whole.insert(namespace.inode);
                     sockets.extend(table.sockets);
                 }
                 // One that has gone meanwhile has no sockets.
@@ -307,6 +312,7 @@ impl View {
             });
         }
         if unstable {
+            whole.clear();
             degradations.push(Degradation {
                 what: "sock_diag".to_owned(),
                 why: "the kernel's table kept changing while it was read".to_owned(),
@@ -318,6 +324,7 @@ impl View {
             sockets,
             degradations,
             namespaces: namespaces.clone(),
+            whole,
         }
     }
 

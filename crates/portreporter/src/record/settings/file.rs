@@ -9,7 +9,7 @@ use std::path::Path;
 
 use toml::{Spanned, Value};
 
-use super::{Choice, EVENTS_SIZE, KEEP_DAYS, LOG_SIZE, Whole};
+use super::{Choice, EVENTS_SIZE, KEEP_DAYS, LOG_SIZE, RECONCILE, Whole};
 use crate::exit::UserError;
 
 /// What the file says; what it does not mention is `None`.
@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) keep_days: Option<u64>,
     pub(super) compress: Option<bool>,
     pub(super) engine: Option<Choice>,
+    pub(super) reconcile: Option<u64>,
 }
 
 /// The file as it is written.
@@ -35,6 +36,7 @@ struct Raw {
     keep_days: Option<Spanned<Value>>,
     compress: Option<Spanned<Value>>,
     engine: Option<Spanned<Value>>,
+    reconcile: Option<Spanned<Value>>,
 }
 
 impl File {
@@ -64,6 +66,7 @@ impl File {
             engine: at.take("engine", raw.engine, |value| {
                 super::parse_engine(value.as_str().unwrap_or_default())
             })?,
+            reconcile: at.take("reconcile", raw.reconcile, whole(&RECONCILE))?,
         })
     }
 }

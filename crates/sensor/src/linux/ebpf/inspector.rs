@@ -112,7 +112,7 @@ impl Inspector for EbpfInspector {
         let mut snapshot = match self.walk() {
             Ok(sockets) => Snapshot {
                 sockets,
-                degradations: Vec::new(),
+                ..Snapshot::default()
             },
             Err(error) => {
                 let mut snapshot = crate::snapshot()?;
@@ -212,6 +212,7 @@ fn add_sockets_without_descriptor(snapshot: &mut Snapshot) {
         owner: None,
         uid: other.uid,
     }));
+    snapshot.namespaces = tables.whole;
     snapshot.degradations.extend(tables.degradations);
 }
 

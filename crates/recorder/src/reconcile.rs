@@ -1,0 +1,350 @@
+//! Reconciliation: the table of sockets beside the kernel's own.
+//!
+//! The first look makes the table. Later ones compare: a socket that the kernel
+//! has and the table lacks was missed (`discover`), one that the table has and
+//! the kernel lacks ended unseen (`vanish`), and a state or an owner that
+//! differs is put right. In a healthy run there is nothing to find.
+//!
+//! A look takes some milliseconds and is not of one instant, and events go on
+//! meanwhile. So it is taken by a thread of its own, and nothing is concluded
+//! about a socket of which anything was heard between the beginning of the look
+//! and the moment when all events from before its end have been handed over.
+//! What then still differs has to differ in a second look too.
+//!
+//! Not compared: TIME_WAIT, whose mini-sockets have new cookies, connections
+//! whose handshake is not over, and, among the missing, sockets of network
+//! namespaces that could not be looked into as a whole.
+
+use std::collections::HashMap;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use event::{Action, Attribution, BootTime, Protocol, TcpState};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use sensor::{FoundSocket, Inspector, Snapshot};
+
+use crate::Reconciled;
+use crate::capture::Message;
+use crate::recorder::Recorder;
+use crate::table::{Live, SocketKey};
+
+/// How much younger than a look an event has to be to show that all from before
+/// have been handed over: CPUs hand theirs over with some delay.
+const SETTLED: Duration = Duration::from_millis(250);
+
+/// When looks are taken, and the one that is under way.
+pub(crate) struct Reconciliation {
+    /// Zero: never.
+    every: Duration,
+    next: Instant,
+    look: Option<Look>,
+    /// Events lost when the table was last seen to be right.
+    lost_before: u64,
+    /// Process records lost when it was last looked for processes that are gone.
+    processes_lost_before: u64,
+    pub(crate) total: Reconciled,
+}
+
+/// A look at the kernel's sockets.
+struct Look {
+    /// Sockets of which something was heard since it began.
+    touched: FxHashSet<SocketKey>,
+    /// What differed in a look just before; none if this is the first.
+    suspects: Option<FxHashSet<SocketKey>>,
+    taken: Option<Taken>,
+}
+
+struct Taken {
+    snapshot: Snapshot,
+    at: BootTime,
+    /// The kernel's buffer was empty since.
+    is_settled: bool,
+}
+
+impl Reconciliation {
+    pub(crate) fn new(every: Duration) -> Self {
+        Self {
+            every,
+            next: Instant::now() + every,
+            look: None,
+            lost_before: 0,
+            processes_lost_before: 0,
+            total: Reconciled::default(),
+        }
+    }
+
+    /// Something was heard of a socket.
+    pub(crate) fn touch(&mut self, key: SocketKey) {
+        if let Some(look) = &mut self.look {
+            look.touched.insert(key);
+        }
+    }
+
+    /// The kernel's buffer was empty after it was asked for.
+    pub(crate) fn handed_over(&mut self) {
+        if let Some(Look {
+            taken: Some(taken), ..
+        }) = &mut self.look
+        {
+            taken.is_settled = true;
+        }
+    }
+}
+
+/// Takes a look on a thread of its own, which brings the inspector back.
+fn look(mut inspector: Box<dyn Inspector>, to: SyncSender<Message>) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("look".to_owned())
+        .spawn(move || {
+            let snapshot = inspector.snapshot();
+            // The recorder is gone: nobody waits for it.
+            let _ = to.send(Message::Looked(inspector, snapshot));
+        })
+        .map(drop)
+}
+
+impl Recorder<'_> {
+    /// The sockets that were there before us.
+    pub(crate) fn adopt(&mut self, snapshot: Snapshot) {
+        for degradation in &snapshot.degradations {
+            let text = degradation.to_string();
+            // The sensor may have said it when it was opened.
+            if !self.logs.run_mut().degraded.contains(&text) {
+                self.events.degraded(degradation);
+                self.logs.run_mut().degraded.push(text);
+            }
+        }
+        let now = self.anchor.boot_now();
+        self.sockets = snapshot.sockets.len() as u64;
+        for found in snapshot.sockets {
+            let waits = found.socket.state == Some(TcpState::TimeWait);
+            let key = SocketKey::of(&found.socket);
+            let live = self.find_owner(found);
+            if waits {
+                self.state.table.wait(live, now);
+            } else {
+                self.recount(None, live.owner);
+                self.state.table.insert(key, live);
+            }
+        }
+    }
+
+    /// A socket that was found, with its owner.
+    fn find_owner(&mut self, found: FoundSocket) -> Live {
+        let owner = found.owner.or_else(|| {
+            let first = found.holders.first();
+            first.and_then(|&pid| self.state.processes.key_of(pid))
+        });
+        if let Some(owner) = owner {
+            self.state
+                .processes
+                .known(owner, None, &mut self.clock, &self.anchor);
+        }
+        Live {
+            socket: found.socket,
+            attribution: match owner {
+                Some(_) => Attribution::Snapshot,
+                None => Attribution::Unknown,
+            },
+            owner,
+            since: None,
+            held: None,
+            is_accepted: false,
+        }
+    }
+
+    /// What is to be done for it each second.
+    pub(crate) fn reconcile(&mut self, now: Instant) {
+        let reconciliation = &self.reconciliation;
+        if let Some(look) = &reconciliation.look {
+            let patience = u64::try_from(SETTLED.as_nanos()).unwrap_or(u64::MAX);
+            let youngest = self.ledger.youngest();
+            let is_settled = look.taken.as_ref().is_some_and(|taken| {
+                taken.is_settled || youngest.0 > taken.at.0.saturating_add(patience)
+            });
+            if is_settled {
+                self.conclude(now);
+            }
+        } else if !reconciliation.every.is_zero() && now >= reconciliation.next {
+            self.begin_look(now, None);
+        }
+    }
+
+    fn begin_look(&mut self, now: Instant, suspects: Option<FxHashSet<SocketKey>>) {
+        let Some(inspector) = self.inspector.take() else {
+            return;
+        };
+        self.reconciliation.next = now + self.reconciliation.every;
+        self.reconciliation.look = Some(Look {
+            touched: FxHashSet::default(),
+            suspects,
+            taken: None,
+        });
+        if let Err(error) = look(inspector, self.control.clone()) {
+            // The inspector is gone with the thread that could not be started;
+            // without it the ledger still finds every hole but the last.
+            self.reconciliation.look = None;
+            self.reconciliation.every = Duration::ZERO;
+            self.events.not_reconciled(&crate::Error::Thread(error));
+        }
+    }
+
+    /// The look was taken.
+    pub(crate) fn looked(
+        &mut self,
+        inspector: Box<dyn Inspector>,
+        snapshot: Result<Snapshot, sensor::Error>,
+    ) {
+        self.inspector = Some(inspector);
+        let at = self.anchor.boot_now();
+        match (snapshot, &mut self.reconciliation.look) {
+            (Ok(snapshot), Some(look)) => {
+                look.taken = Some(Taken {
+                    snapshot,
+                    at,
+                    is_settled: false,
+                });
+                self.capture.ask();
+            }
+            // It is tried again when it is due.
+            _ => self.reconciliation.look = None,
+        }
+    }
+
+    /// All events from before the end of the look were handed over.
+    fn conclude(&mut self, now: Instant) {
+        let Some(Look {
+            touched,
+            suspects,
+            taken: Some(taken),
+        }) = self.reconciliation.look.take()
+        else {
+            return;
+        };
+        let Taken { snapshot, .. } = taken;
+        let mut found: FxHashMap<SocketKey, FoundSocket> =
+            HashMap::with_capacity_and_hasher(snapshot.sockets.len(), FxBuildHasher);
+        found.extend(
+            snapshot
+                .sockets
+                .into_iter()
+                .map(|found| (SocketKey::of(&found.socket), found)),
+        );
+        found.retain(|key, _| !touched.contains(key));
+
+        let missed = found
+            .iter()
+            .filter(|&(&key, found)| is_in_use(found) && !self.state.table.contains(key))
+            .map(|(&key, _)| key);
+        let gone = self.state.table.live().filter(|&(key, live)| {
+            let netns = live.socket.netns;
+            live.held.is_none()
+                && !touched.contains(&key)
+                && !found.contains_key(&key)
+                && netns.is_some_and(|netns| snapshot.namespaces.contains(&netns))
+        });
+        let differing: FxHashSet<SocketKey> = missed.chain(gone.map(|(key, _)| key)).collect();
+        match suspects {
+            None if differing.is_empty() => {
+                self.reconciliation.lost_before = self.ledger.lost() + self.dropped;
+            }
+            None => {
+                self.mend(&found);
+                self.begin_look(now, Some(differing));
+                return;
+            }
+            Some(suspects) => {
+                let confirmed = differing.intersection(&suspects).copied().collect();
+                self.put_right(confirmed, &mut found);
+            }
+        }
+        self.mend(&found);
+        self.sweep_processes(now);
+    }
+
+    /// Writes what was missed and what is gone.
+    fn put_right(&mut self, keys: Vec<SocketKey>, found: &mut FxHashMap<SocketKey, FoundSocket>) {
+        let now = self.anchor.boot_now();
+        let mut reconciled = Reconciled::default();
+        for key in keys {
+            let (action, live) = if let Some(found) = found.remove(&key) {
+                let live = self.find_owner(found);
+                self.sockets += 1;
+                reconciled.discovered += u64::from(!is_idle(&live));
+                self.recount(None, live.owner);
+                self.state.table.insert(key, live.clone());
+                (Action::Discover, live)
+            } else if let Some(live) = self.state.table.remove(key) {
+                reconciled.vanished += 1;
+                self.recount(live.owner, None);
+                (Action::Vanish, live)
+            } else {
+                continue;
+            };
+            self.write_found(now, action, &live);
+            self.changes.note(live.owner);
+        }
+        self.reconciliation.total.discovered += reconciled.discovered;
+        self.reconciliation.total.vanished += reconciled.vanished;
+        if reconciled != Reconciled::default() {
+            let lost = self.ledger.lost() + self.dropped;
+            let explained = lost > self.reconciliation.lost_before;
+            self.events.reconciled(&reconciled, explained);
+        }
+    }
+
+    /// Takes over states of which the news was lost, and gives sockets that
+    /// their owner no longer holds to the process that does.
+    fn mend(&mut self, found: &FxHashMap<SocketKey, FoundSocket>) {
+        for (&key, found) in found {
+            let Some(live) = self.state.table.get_mut(key) else {
+                continue;
+            };
+            if live.held.is_some() || live.socket.protocol != found.socket.protocol {
+                continue;
+            }
+            live.socket.state = found.socket.state;
+            let holds = |pid: u32| found.holders.contains(&pid);
+            if found.holders.is_empty() || live.owner.is_some_and(|owner| holds(owner.pid)) {
+                continue;
+            }
+            let before = live.owner;
+            let Live {
+                owner, attribution, ..
+            } = self.find_owner(found.clone());
+            if let Some(live) = self.state.table.get_mut(key) {
+                live.owner = owner;
+                live.attribution = attribution;
+            }
+            self.recount(before, owner);
+            self.changes.note(before);
+            self.changes.note(owner);
+        }
+    }
+
+    /// Where news of the end of processes may be among what was lost, looks for
+    /// those that are no longer there.
+    fn sweep_processes(&mut self, now: Instant) {
+        if self.processes_lost > self.reconciliation.processes_lost_before {
+            self.reconciliation.processes_lost_before = self.processes_lost;
+            self.state.processes.sweep(now);
+        }
+    }
+}
+
+/// A UDP socket that got its port from `connect` and has not sent yet: the
+/// kernel side tells of it with the first datagram or the close. It is written
+/// down, but nothing is amiss.
+fn is_idle(live: &Live) -> bool {
+    live.socket.protocol == Protocol::Udp && live.socket.remote.is_some()
+}
+
+/// Would an event have told of it?
+fn is_in_use(found: &FoundSocket) -> bool {
+    match found.socket.state {
+        Some(TcpState::TimeWait | TcpState::SynReceived | TcpState::Closed) => false,
+        // Most of those that nobody holds are mini-sockets, like TIME_WAIT.
+        Some(TcpState::FinWait2) => !found.holders.is_empty(),
+        _ => true,
+    }
+}

@@ -124,12 +124,20 @@ struct Entry {
     at: BootTime,
     /// The last look that found it.
     round: u64,
-    /// Its beginning was reported; else it waits for the next look.
-    begun: bool,
-    /// Its end was reported; it is a remnant.
-    ended: bool,
+    told: Told,
     /// The last look did not find it, and its death was not heard of either.
     missed: bool,
+}
+
+/// What was reported of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// Nothing yet: it waits for the next look.
+    Nothing,
+    /// Its beginning.
+    Beginning,
+    /// Its end; it is a remnant.
+    End,
 }
 
 /// A listener that may have accepted connections.
@@ -248,7 +256,7 @@ impl Known {
                 }
                 hash_map::Entry::Vacant(slot) => {
                     if let Some(entry) = report.open(found, round, owners, &mut listeners) {
-                        waiting += usize::from(!entry.begun);
+                        waiting += usize::from(entry.told == Told::Nothing);
                         slot.insert(entry);
                     }
                 }
@@ -317,7 +325,7 @@ impl Entry {
     /// Is what was found another socket than this one?
     fn is_another_than(&self, found: &TableSocket) -> bool {
         self.socket.is_listener() != found.socket.is_listener()
-            || self.ended && found.socket.state != Some(TcpState::TimeWait)
+            || self.told == Told::End && found.socket.state != Some(TcpState::TimeWait)
     }
 }
 
@@ -374,7 +382,7 @@ impl Report<'_> {
 
     /// Its end, unless that was reported.
     fn close(&mut self, entry: &mut Entry, at: BootTime, end: &End) {
-        if std::mem::replace(&mut entry.ended, true) {
+        if std::mem::replace(&mut entry.told, Told::End) == Told::End {
             return;
         }
         if entry.socket.protocol == Protocol::Tcp {
@@ -425,15 +433,14 @@ impl Report<'_> {
             accepted: came_from.is_some(),
             at: self.at,
             round,
-            begun: true,
-            ended: false,
+            told: Told::Beginning,
             missed: false,
         };
         let may_have_come_in = entry.socket.remote.is_some()
             && state.is_some_and(|state| state != TcpState::SynSent)
             && !entry.accepted;
         if may_have_come_in && !self.is_final {
-            entry.begun = false;
+            entry.told = Told::Nothing;
             return Some(entry);
         }
         self.begin(&mut entry);
@@ -445,9 +452,10 @@ impl Report<'_> {
 
     /// What was not clear when it was first seen is clear now, or never will be.
     fn begin_if_waiting(&mut self, entry: &mut Entry, listeners: &Listeners) {
-        if std::mem::replace(&mut entry.begun, true) {
+        if entry.told != Told::Nothing {
             return;
         }
+        entry.told = Told::Beginning;
         if let Some(listener) = listener_of(listeners, &entry.socket) {
             entry.accepted = true;
             if let (None, Some((owner, uid))) = (entry.owner, listener.owner) {
@@ -479,7 +487,7 @@ impl Report<'_> {
 
     /// A socket that was there before.
     fn follow(&mut self, entry: &mut Entry, found: &TableSocket, owners: &mut impl Owners) {
-        if entry.ended {
+        if entry.told == Told::End {
             return;
         }
         entry.at = self.at;

@@ -29,7 +29,7 @@ use event::{Attribution, BootTime, CloseReason, Endpoint, Protocol, Socket, TcpS
 
 use super::super::destroy::{Counted, Death};
 use super::super::sock_diag::TableSocket;
-use super::{Entry, Listener, Listeners, Report, listener_of};
+use super::{Entry, Listener, Listeners, Report, Told, listener_of};
 
 /// How a socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,8 +202,7 @@ impl Dead {
             accepted: came_from.is_some(),
             at,
             round: 0,
-            begun: true,
-            ended: false,
+            told: Told::Beginning,
             missed: false,
         }
     }

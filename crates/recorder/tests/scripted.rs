@@ -16,7 +16,7 @@ use event::{
 use identity::{Identifier, Roots};
 use jiff::tz::TimeZone;
 use logs::{Logs, Notice, SetOpened};
-use recorder::{Error, Events, Recorder, Setup, Status};
+use recorder::{Error, Events, Reconciled, Recorder, Setup, Status};
 use sensor::{
     FoundSocket, Inspector, Observation, OwnerObservation, Sensor, Snapshot, SocketObservation,
     Stream,
@@ -56,7 +56,7 @@ impl Inspector for Kernel {
     fn snapshot(&mut self) -> Result<Snapshot, sensor::Error> {
         Ok(Snapshot {
             sockets: self.sockets.clone(),
-            degradations: Vec::new(),
+            ..Snapshot::default()
         })
     }
 
@@ -80,6 +80,8 @@ impl Events for Silent {
     fn notice(&mut self, _: &Notice) {}
     fn degraded(&mut self, _: &Degradation) {}
     fn lost(&mut self, _: u64, _: &str) {}
+    fn reconciled(&mut self, _: &Reconciled, _: bool) {}
+    fn not_reconciled(&mut self, _: &Error) {}
 }
 
 /// Plays a script and returns the lines of PR-EVENTS.
@@ -127,6 +129,7 @@ fn play_on(kernel: Kernel, script: Vec<Observation>) -> Vec<Value> {
         zone: TimeZone::UTC,
         host: "host".to_owned(),
         os: "os".to_owned(),
+        reconcile: Duration::ZERO,
     };
     let mut silent = Silent;
     let recorder = Recorder::start(setup, &mut silent).unwrap();

@@ -472,6 +472,56 @@ mod tests {
         }
     }
 
+    fn brief_record(old: u8, new: u8, error: u16) -> Vec<u8> {
+        let mut bytes = vec![0; if new == 7 { 72 } else { 56 }];
+        bytes[0..8].copy_from_slice(&5_000_000u64.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&7u32.to_ne_bytes());
+        bytes[16..24].copy_from_slice(&42u64.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&0xabcu64.to_ne_bytes());
+        bytes[36..38].copy_from_slice(&40000u16.to_ne_bytes());
+        bytes[38..40].copy_from_slice(&80u16.to_ne_bytes());
+        (bytes[40], bytes[41]) = (old, new);
+        bytes[42..44].copy_from_slice(&error.to_ne_bytes());
+        bytes[48..52].copy_from_slice(&[127, 0, 0, 1]);
+        bytes[52..56].copy_from_slice(&[127, 0, 0, 2]);
+        if new == 7 {
+            bytes[44] = FLAG_COUNTED;
+            bytes[56..64].copy_from_slice(&10u64.to_ne_bytes());
+            bytes[64..72].copy_from_slice(&20u64.to_ne_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_brief_record_tells_what_changed() {
+        let established = observed(&brief_record(2, 1, 0));
+        assert_eq!(established.action, Action::Established { connect_us: None });
+        assert_eq!(established.socket.local.to_string(), "127.0.0.1:40000");
+        assert_eq!(
+            established.socket.remote.unwrap().to_string(),
+            "127.0.0.2:80"
+        );
+        assert_eq!(
+            (established.owner, established.attribution),
+            (None, Attribution::Unknown)
+        );
+        let closed = observed(&brief_record(1, 7, ECONNRESET));
+        assert_eq!(
+            closed.action,
+            Action::Close {
+                reason: CloseReason::Reset,
+                bytes_sent: Some(10),
+                bytes_received: Some(20),
+                duration_us: None,
+            }
+        );
+        let waits = observed(&brief_record(5, 7, 0));
+        assert_eq!(waits.socket.state, Some(TcpState::TimeWait));
+        // Without its bytes, or without a state, it is not one.
+        assert_eq!(decode(&brief_record(5, 7, 0)[..56]), None);
+        assert_eq!(decode(&brief_record(0, 1, 0)), None);
+    }
+
     #[test]
     fn a_mapped_connection_is_read_as_ipv4() {
         let seen = observed(&socket_record(5, 2, 1, 0));

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod bpf;
 mod load;
+mod vm;
 
 #[derive(Parser)]
 #[command(about, disable_help_subcommand = true)]
@@ -25,6 +26,8 @@ enum Chore {
     Bench(bench::Options),
     /// Make the kernel object from its source, or compare the two.
     Bpf(bpf::Options),
+    /// Run the end-to-end tests, or any command, on other kernels.
+    Vm(vm::Options),
     /// Open and close connections (a load of `bench`).
     #[command(hide = true)]
     Storm(load::storm::Options),
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().chore {
         Chore::Bench(options) => bench::run(&options),
         Chore::Bpf(options) => bpf::run(&options),
+        Chore::Vm(options) => vm::run(&options),
         Chore::Storm(options) => load::storm::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::StormServer(options) => load::storm::serve(&options).map(|()| ExitCode::SUCCESS),
         Chore::Hold(options) => load::hold::run(&options).map(|()| ExitCode::SUCCESS),

@@ -131,7 +131,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         key: 11,
         place: Place::Tracepoint("sock_send_length"),
         required: false,
-        lacks: "a UDP port that is taken by connect is recorded when it closes; a connection's process may be known only at its close",
+        lacks: "a UDP port that is taken by connect is recorded when its socket closes, and not at all if the socket gave it up before; a connection's process may be known only at its close",
     },
     Hook {
         program: "process_exec",
@@ -205,6 +205,11 @@ impl Hook {
     /// Is the engine pointless without this hook?
     pub(super) fn is_required(&self) -> bool {
         self.required
+    }
+
+    /// Does it see UDP ports come into use or go?
+    pub(super) fn reports_udp(&self) -> bool {
+        self.program.starts_with("udp_") || self.program == "socket_release"
     }
 
     /// Does only traffic over IPv6 reach it?

@@ -78,7 +78,7 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
     if let Err(error) = &iterator {
         degradations.push(Degradation {
             what: "iterator task_file".to_owned(),
-            why: explain(error),
+            why: refusal(explain(error)),
             consequence: "sockets older than the recorder are found by a slower walk of /proc, \
                           and those in other network namespaces not at all"
                 .to_owned(),
@@ -120,13 +120,22 @@ fn attach(
     }
     let mut attached = Vec::new();
     for hook in &hooks::HOOKS {
-        match hook.attach(ebpf, btf, cgroup.as_ref().map_err(String::as_str)) {
+        let result = hook.attach(ebpf, btf, cgroup.as_ref().map_err(String::as_str));
+        match result.map_err(refusal) {
             Ok(()) => attached.push(hook),
             Err(why) if hook.is_required() => {
                 return Err(unavailable(&format!("{}: {why}", hook.name)));
             }
             Err(why) => degradations.push(hook.missing(&why)),
         }
+    }
+    if !attached.iter().any(|hook| hook.reports_udp()) {
+        degradations.push(Degradation {
+            what: "UDP".to_owned(),
+            why: "none of the hooks that report it can be attached".to_owned(),
+            consequence: "UDP ports are not seen when they come and go".to_owned(),
+            remedy: None,
+        });
     }
     Ok(attached)
 }
@@ -209,6 +218,9 @@ fn unavailable(reason: &str) -> Error {
     }
 }
 
+/// What stands before the verifier's log in an error of aya.
+const LOG: &str = ". Verifier output: ";
+
 /// One line of an error and its causes.
 pub(super) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -222,13 +234,39 @@ pub(super) fn explain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    // A verifier's log ends with the reason.
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let first = lines.next().unwrap_or_default().to_owned();
+    // A verifier's log begins with warnings that mean nothing, and ends with
+    // the reason and then figures.
+    let is_reason = |line: &&str| {
+        let figures = ["processed ", "verification time ", "stack depth ", ": "];
+        !line.is_empty() && !figures.iter().any(|start| line.starts_with(start))
+    };
+    let mut lines = text.lines().map(str::trim).filter(is_reason);
+    let first = lines.next().unwrap_or_default();
     match lines.next_back() {
-        Some(last) => format!("{first} … {}", last.trim()),
-        None => first,
+        Some(last) => {
+            let before = first.split_once(LOG).map_or(first, |(before, _)| before);
+            format!("{before}: {last}")
+        }
+        None => first.to_owned(),
     }
+}
+
+/// Why a program was refused. A kernel that is locked down answers only that it
+/// does not know a helper.
+fn refusal(why: String) -> String {
+    if why.contains("bpf_probe_read") && is_confidential(Path::new("/sys/kernel/security/lockdown"))
+    {
+        "the kernel is locked down (lockdown=confidentiality) and lets no program read its memory"
+            .to_owned()
+    } else {
+        why
+    }
+}
+
+/// Does the kernel keep its memory secret, from root too? `lockdown` is the
+/// file that says which of several levels is in force.
+fn is_confidential(lockdown: &Path) -> bool {
+    std::fs::read_to_string(lockdown).is_ok_and(|levels| levels.contains("[confidentiality]"))
 }
 
 #[cfg(test)]
@@ -252,5 +290,43 @@ mod tests {
             explain(&Nested::Tells(Box::new(inner))),
             "map error: failed to create map: Operation not permitted (os error 1)"
         );
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the syscall returned {source}. Verifier output: {log}")]
+    struct Refused {
+        source: io::Error,
+        log: &'static str,
+    }
+
+    #[test]
+    fn the_reason_is_taken_from_the_verifiers_log() {
+        let refused = |log| Refused {
+            source: io::Error::from_raw_os_error(libc::EINVAL),
+            log,
+        };
+        let long = refused(
+            "reg type unsupported for arg#0 function tcp_state#63\n\
+             0: R1=ctx(off=0,imm=0) R10=fp0\n\
+             unknown func bpf_probe_read_kernel#113\n\
+             processed 24 insns (limit 1000000) max_states_per_insn 0\n",
+        );
+        let begin = "the syscall returned Invalid argument (os error 22)";
+        assert_eq!(
+            explain(&long),
+            format!("{begin}: unknown func bpf_probe_read_kernel#113")
+        );
+        assert!(explain(&refused("")).starts_with(begin));
+    }
+
+    #[test]
+    fn the_level_in_force_is_the_one_in_brackets() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("lockdown");
+        assert!(!is_confidential(&file));
+        std::fs::write(&file, "none [integrity] confidentiality\n").unwrap();
+        assert!(!is_confidential(&file));
+        std::fs::write(&file, "none integrity [confidentiality]\n").unwrap();
+        assert!(is_confidential(&file));
     }
 }

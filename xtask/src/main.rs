@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod bpf;
+mod completeness;
 mod load;
 mod vm;
 
@@ -28,6 +29,8 @@ enum Chore {
     Bpf(bpf::Options),
     /// Run the end-to-end tests, or any command, on other kernels.
     Vm(vm::Options),
+    /// Hold the recorder and its peers against sockets whose truth is known.
+    Completeness(completeness::Options),
     /// Open and close connections (a load of `bench`).
     #[command(hide = true)]
     Storm(load::storm::Options),
@@ -37,6 +40,10 @@ enum Chore {
     /// Open sockets and keep them (a load of `bench`).
     #[command(hide = true)]
     Hold(load::hold::Options),
+    /// Make sockets in one known way and tell the truth about them (a load of
+    /// `completeness`).
+    #[command(hide = true)]
+    Scenario(load::scenarios::Options),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -44,8 +51,10 @@ fn main() -> anyhow::Result<ExitCode> {
         Chore::Bench(options) => bench::run(&options),
         Chore::Bpf(options) => bpf::run(&options),
         Chore::Vm(options) => vm::run(&options),
+        Chore::Completeness(options) => completeness::run(&options),
         Chore::Storm(options) => load::storm::run(&options).map(|()| ExitCode::SUCCESS),
         Chore::StormServer(options) => load::storm::serve(&options).map(|()| ExitCode::SUCCESS),
         Chore::Hold(options) => load::hold::run(&options).map(|()| ExitCode::SUCCESS),
+        Chore::Scenario(options) => load::scenarios::run(&options).map(|()| ExitCode::SUCCESS),
     }
 }

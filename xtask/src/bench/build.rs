@@ -43,7 +43,7 @@ pub(super) fn run() -> anyhow::Result<Vec<Figure>> {
 }
 
 /// Builds the release if it is not up to date, and says where it is.
-pub(super) fn release() -> anyhow::Result<PathBuf> {
+pub(crate) fn release() -> anyhow::Result<PathBuf> {
     progress("building the release");
     let output = cargo()
         .args(["build", "--release", "--package", PACKAGE])
@@ -54,8 +54,24 @@ pub(super) fn release() -> anyhow::Result<PathBuf> {
     if !output.status.success() {
         bail!("cargo build: {}", output.status);
     }
-    executable(&String::from_utf8_lossy(&output.stdout))
+    executable(&String::from_utf8_lossy(&output.stdout), PACKAGE)
         .with_context(|| format!("cargo build: no binary {PACKAGE}"))
+}
+
+/// Builds an example of the binary's package for tests, and says where it is.
+pub(crate) fn example(name: &str) -> anyhow::Result<PathBuf> {
+    progress(&format!("building the example {name}"));
+    let output = cargo()
+        .args(["build", "--package", PACKAGE, "--example", name])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo: cannot be started")?;
+    if !output.status.success() {
+        bail!("cargo build: {}", output.status);
+    }
+    executable(&String::from_utf8_lossy(&output.stdout), name)
+        .with_context(|| format!("cargo build: no example {name}"))
 }
 
 /// One of cargo's messages; the keys that count here.
@@ -64,13 +80,13 @@ struct Message {
     executable: Option<PathBuf>,
 }
 
-/// The binary among cargo's messages.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The program of that name among cargo's messages.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
         .filter_map(|message| message.executable)
-        .find(|path| path.file_stem().is_some_and(|stem| stem == PACKAGE))
+        .find(|path| path.file_stem().is_some_and(|stem| stem == name))
 }
 
 /// The cargo that runs this, in the workspace.
@@ -102,8 +118,8 @@ mod tests {
             not JSON\n\
             {\"reason\":\"compiler-artifact\",\"executable\":\"/t/release/portreporter\"}\n\
             {\"reason\":\"build-finished\",\"success\":true}\n";
-        let found = executable(messages).unwrap();
+        let found = executable(messages, PACKAGE).unwrap();
         assert_eq!(found, PathBuf::from("/t/release/portreporter"));
-        assert!(executable("{}").is_none());
+        assert!(executable("{}", PACKAGE).is_none());
     }
 }

@@ -75,7 +75,7 @@ impl Tally {
 }
 
 /// The PR-EVENTS files of a directory, in no particular order.
-pub(super) fn event_files(logs: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn event_files(logs: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(logs).with_context(|| logs.display().to_string())? {
         let entry = entry?;

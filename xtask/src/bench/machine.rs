@@ -9,7 +9,7 @@ use super::progress;
 const TIME_WAIT_LIMIT: Duration = Duration::from_secs(75);
 
 /// Processor, cores, memory, kernel, and how busy it was before.
-pub(super) fn describe() -> String {
+pub(crate) fn describe() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = field(&cpuinfo, "model name").unwrap_or("unknown processor");
@@ -31,7 +31,7 @@ pub(super) fn describe() -> String {
 /// A load leaves one for each of its connections. They are sockets in use, so a
 /// recorder that starts among them has them all in its first snapshot, and
 /// whoever is measured next pays for the load before.
-pub(super) fn wait_for_calm(allowed: u64) -> anyhow::Result<()> {
+pub(crate) fn wait_for_calm(allowed: u64) -> anyhow::Result<()> {
     let start = Instant::now();
     let mut told = false;
     while time_waits(&std::fs::read_to_string("/proc/net/sockstat")?) > allowed {

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal};
 const STOP_LIMIT: Duration = Duration::from_mins(2);
 
 /// A program that runs; it is killed if it is dropped while it does.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     name: String,
     child: Child,
     reaped: bool,
@@ -24,26 +24,26 @@ pub(super) struct Subject {
 
 /// Memory in bytes.
 #[derive(Clone, Copy)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// Resident.
-    pub(super) rss: u64,
+    pub(crate) rss: u64,
     /// Resident, what is shared divided by the number of sharers.
-    pub(super) pss: u64,
+    pub(crate) pss: u64,
 }
 
 /// A program's whole life.
-pub(super) struct Life {
+pub(crate) struct Life {
     /// Its processor time, user and system.
-    pub(super) cpu: Duration,
+    pub(crate) cpu: Duration,
     /// The most memory that it had resident, in bytes.
-    pub(super) peak_rss: u64,
+    pub(crate) peak_rss: u64,
     /// How it ended.
-    pub(super) status: ExitStatus,
+    pub(crate) status: ExitStatus,
 }
 
 impl Subject {
     /// Starts a program that reads nothing.
-    pub(super) fn spawn(name: impl Into<String>, command: &mut Command) -> anyhow::Result<Self> {
+    pub(crate) fn spawn(name: impl Into<String>, command: &mut Command) -> anyhow::Result<Self> {
         let name = name.into();
         let child = command
             .stdin(Stdio::null())
@@ -57,12 +57,12 @@ impl Subject {
     }
 
     /// Its process number.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Fails if it has ended.
-    pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn must_run(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             self.reaped = true;
             bail!("{}: ended early: {status}", self.name);
@@ -71,12 +71,12 @@ impl Subject {
     }
 
     /// Its processor time up to now.
-    pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         cpu_of(self.pid()).with_context(|| format!("{}: processor time", self.name))
     }
 
     /// Its memory now.
-    pub(super) fn memory(&self) -> anyhow::Result<Memory> {
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.pid());
         let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         parse_memory(&text).with_context(|| format!("{path}: not understood"))
@@ -84,7 +84,7 @@ impl Subject {
 
     /// Waits until it has nothing left to do: for half a second it uses less
     /// than a hundredth of a core.
-    pub(super) fn settle(&mut self, limit: Duration) -> anyhow::Result<()> {
+    pub(crate) fn settle(&mut self, limit: Duration) -> anyhow::Result<()> {
         let look = Duration::from_millis(250);
         let start = Instant::now();
         let mut before = self.cpu()?;
@@ -107,7 +107,7 @@ impl Subject {
     }
 
     /// Tells it to end and waits until it has.
-    pub(super) fn stop(mut self, signal: Signal) -> anyhow::Result<Life> {
+    pub(crate) fn stop(mut self, signal: Signal) -> anyhow::Result<Life> {
         self.must_run()?;
         rustix::process::kill_process(self.raw_pid()?, signal)
             .with_context(|| format!("{}: cannot be signalled", self.name))?;
@@ -165,7 +165,7 @@ fn cpu_of(pid: u32) -> io::Result<Duration> {
 }
 
 /// Collects a child if it has ended.
-fn reap(pid: Pid) -> io::Result<Option<Life>> {
+pub(crate) fn reap(pid: Pid) -> io::Result<Option<Life>> {
     use std::os::unix::process::ExitStatusExt as _;
 
     let mut status = 0;

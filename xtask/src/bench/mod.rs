@@ -21,16 +21,16 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::ValueEnum;
 
-mod build;
+pub(crate) mod build;
 mod crowd;
-mod events;
+pub(crate) mod events;
 mod idle;
 mod list;
-mod machine;
-mod measure;
-mod peer;
-mod recorder;
-mod report;
+pub(crate) mod machine;
+pub(crate) mod measure;
+pub(crate) mod peer;
+pub(crate) mod recorder;
+pub(crate) mod report;
 mod storm;
 mod tracked;
 

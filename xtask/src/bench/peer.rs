@@ -41,7 +41,7 @@ pub(super) struct Traced {
 }
 
 /// Where a program is, if it is installed.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
@@ -118,7 +118,7 @@ impl Tcpstates {
 }
 
 /// What a process has open, as its links in `/proc` name it.
-fn open_files(pid: u32) -> anyhow::Result<Vec<String>> {
+pub(crate) fn open_files(pid: u32) -> anyhow::Result<Vec<String>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         // A file may be closed while they are listed.
@@ -130,7 +130,7 @@ fn open_files(pid: u32) -> anyhow::Result<Vec<String>> {
 }
 
 /// The number in `lost 974 events on CPU #0`.
-fn parse_lost(line: &str) -> Option<u64> {
+pub(crate) fn parse_lost(line: &str) -> Option<u64> {
     let rest = line.to_ascii_lowercase();
     let (_, rest) = rest.split_once("lost ")?;
     rest.split_whitespace().next()?.parse().ok()

@@ -21,21 +21,26 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 const READY: &[u8] = b"\"snapshot-end\"";
 
 /// A recorder with a log directory of its own, which goes when this goes.
-pub(super) struct Recorder {
-    pub(super) subject: Subject,
+pub(crate) struct Recorder {
+    pub(crate) subject: Subject,
     directory: TempDir,
 }
 
 /// What a recorder leaves behind.
-pub(super) struct Recorded {
+pub(crate) struct Recorded {
     /// Its whole life.
-    pub(super) life: Life,
+    pub(crate) life: Life,
     directory: TempDir,
 }
 
 impl Recorder {
     /// Starts `record` and waits until it has taken its first snapshot.
-    pub(super) fn start(binary: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(binary: &Path) -> anyhow::Result<Self> {
+        Self::start_with(binary, &[])
+    }
+
+    /// The same with further arguments.
+    pub(crate) fn start_with(binary: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("portreporter-bench-")
             .tempdir()?;
@@ -45,6 +50,7 @@ impl Recorder {
             .arg("record")
             .arg("--log-dir")
             .arg(logs(directory.path()))
+            .args(arguments)
             .stdout(File::create(directory.path().join("stdout"))?)
             .stderr(File::create(&errors)?);
         let subject = Subject::spawn("portreporter record", &mut command)?;
@@ -54,7 +60,7 @@ impl Recorder {
     }
 
     /// Tells it to end and waits until it has sealed its logs.
-    pub(super) fn stop(self) -> anyhow::Result<Recorded> {
+    pub(crate) fn stop(self) -> anyhow::Result<Recorded> {
         let life = self.subject.stop(Signal::TERM)?;
         if !life.status.success() {
             let said = said(&errors(self.directory.path()));
@@ -82,7 +88,7 @@ impl Recorder {
 
 impl Recorded {
     /// Its logs.
-    pub(super) fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         logs(self.directory.path())
     }
 }

@@ -5,4 +5,5 @@
 //! All traffic stays on the loopback interface.
 
 pub(crate) mod hold;
+pub(crate) mod scenarios;
 pub(crate) mod storm;

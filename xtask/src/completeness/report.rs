@@ -1,0 +1,372 @@
+//! The tables, as Markdown ready for `docs/completeness.md`.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::judge::Score;
+use super::play::Outcome;
+use super::watcher::{Claims, Who};
+
+/// All that came of a run.
+#[derive(Serialize)]
+pub(super) struct Report {
+    /// The machine.
+    pub(super) machine: String,
+    /// Those who watched.
+    pub(super) watchers: Vec<Column>,
+    /// Those who could not, and why.
+    pub(super) absent: Vec<(&'static str, String)>,
+}
+
+/// What a watcher saw.
+#[derive(Serialize)]
+pub(super) struct Column {
+    #[serde(skip)]
+    pub(super) who: Option<Who>,
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Each scenario.
+    pub(super) rows: Vec<Row>,
+    /// All scenarios together.
+    pub(super) total: Score,
+    /// Scenarios in which nothing is wrong.
+    pub(super) whole: u64,
+    /// Scenarios that were played.
+    pub(super) played: u64,
+    /// What it says that it lost.
+    pub(super) lost: Option<u64>,
+    /// Its processor time.
+    pub(super) cpu_seconds: f64,
+    /// The most memory that it had.
+    pub(super) peak_megabytes: f64,
+    /// What in its record contradicts itself.
+    pub(super) contradictions: Vec<String>,
+}
+
+/// A scenario as a watcher saw it.
+#[derive(Serialize)]
+pub(super) struct Row {
+    /// The scenario.
+    pub(super) scenario: &'static str,
+    /// How it went.
+    pub(super) outcome: Outcome,
+    /// What was seen.
+    pub(super) score: Score,
+    /// What that cost the watcher.
+    pub(super) cpu_millis: f64,
+}
+
+impl Row {
+    /// A row.
+    pub(super) fn new(
+        scenario: &'static str,
+        outcome: Outcome,
+        score: Score,
+        cpu: Duration,
+    ) -> Self {
+        Self {
+            scenario,
+            outcome,
+            score,
+            cpu_millis: cpu.as_secs_f64() * 1e3,
+        }
+    }
+}
+
+impl Column {
+    /// Sums the rows up.
+    pub(super) fn sum(&mut self) {
+        for row in &self.rows {
+            if row.outcome == Outcome::Done {
+                self.total.add(&row.score);
+                self.played += 1;
+                self.whole += u64::from(row.score.findings.is_empty());
+            }
+        }
+    }
+
+    /// What was promised and is not so. Only the best engine promises.
+    pub(super) fn broken(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for row in &self.rows {
+            if let Outcome::Failed(why) = &row.outcome {
+                broken.push(format!("{}: the scenario failed: {why}", row.scenario));
+            }
+        }
+        if self.who != Some(Who::Ebpf) {
+            return broken;
+        }
+        let total = &self.total;
+        for (count, what) in [
+            (total.sockets - total.seen, "sockets were not seen"),
+            (total.ended - total.closes_seen, "ends were not seen"),
+            (total.ends_wrong, "sockets were seen with other ends"),
+            (total.bytes_wrong, "payloads were counted wrongly"),
+            (total.twice, "sockets were told of more than once"),
+            (self.lost.unwrap_or(0), "events were lost"),
+        ] {
+            if count > 0 {
+                broken.push(format!("{count} {what}"));
+            }
+        }
+        if total.owner_right * 1000 < total.sockets * 999 {
+            broken.push(format!(
+                "{} of {} sockets have their owner: less than 99.9 %",
+                total.owner_right, total.sockets
+            ));
+        }
+        broken.extend(self.contradictions.iter().cloned());
+        broken
+    }
+
+    fn row(&self, scenario: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.scenario == scenario)
+    }
+
+    fn claims(&self) -> Option<Claims> {
+        self.who.map(Who::claims)
+    }
+}
+
+impl Report {
+    /// What was promised and is not so.
+    pub(super) fn broken(&self) -> Vec<String> {
+        self.watchers
+            .iter()
+            .flat_map(|watcher| {
+                let name = watcher.name;
+                let broken = watcher.broken().into_iter();
+                broken.map(move |what| format!("{name}: {what}"))
+            })
+            .collect()
+    }
+
+    /// What the watchers of ours got wrong, scenario by scenario.
+    pub(super) fn findings(&self, f: &mut impl fmt::Write, all: bool) -> fmt::Result {
+        for watcher in &self.watchers {
+            if !(all || watcher.who == Some(Who::Ebpf)) {
+                continue;
+            }
+            for row in &watcher.rows {
+                for finding in &row.score.findings {
+                    writeln!(f, "* {}, {}: {finding}", watcher.name, row.scenario)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn totals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| watcher | scenarios without a fault | sockets seen | owner right | owner wrong | \
+             ends seen | bytes right | bytes wrong | lost | CPU | peak memory |"
+        )?;
+        writeln!(
+            f,
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+        )?;
+        for watcher in &self.watchers {
+            let total = &watcher.total;
+            let Some(claims) = watcher.claims() else {
+                continue;
+            };
+            let asked = |yes: bool, text: String| if yes { text } else { "–".to_owned() };
+            writeln!(
+                f,
+                "| {} | {} of {} | {} | {} | {} | {} | {} | {} | {} | {:.2} s | {:.1} MB |",
+                watcher.name,
+                watcher.whole,
+                watcher.played,
+                share(total.seen, total.sockets),
+                asked(claims.owners, share(total.owner_right, total.sockets)),
+                asked(claims.owners, total.owner_wrong.to_string()),
+                asked(claims.closes, share(total.closes_seen, total.ended)),
+                asked(claims.bytes, share(total.bytes_right, total.counted)),
+                asked(claims.bytes, total.bytes_wrong.to_string()),
+                watcher
+                    .lost
+                    .map_or_else(|| "–".to_owned(), |lost| lost.to_string()),
+                watcher.cpu_seconds,
+                watcher.peak_megabytes,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn scenarios(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.watchers.first() else {
+            return Ok(());
+        };
+        write!(f, "| scenario | sockets |")?;
+        for watcher in &self.watchers {
+            write!(f, " {} |", watcher.name)?;
+        }
+        write!(f, "\n| --- | ---: |")?;
+        for _ in &self.watchers {
+            write!(f, " ---: |")?;
+        }
+        writeln!(f)?;
+        for row in &first.rows {
+            if let Outcome::Ignored(why) = &row.outcome {
+                write!(f, "| {} | ignored: {why} |", row.scenario)?;
+            } else {
+                let score = &row.score;
+                write!(
+                    f,
+                    "| {} | {} / {} |",
+                    row.scenario, score.sockets, score.counted
+                )?;
+            }
+            for watcher in &self.watchers {
+                match watcher.row(row.scenario) {
+                    Some(row) => write!(f, " {} |", cell(row, watcher.claims()))?,
+                    None => write!(f, " |")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+
+    fn costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.watchers.first() else {
+            return Ok(());
+        };
+        write!(f, "| scenario |")?;
+        for watcher in &self.watchers {
+            write!(f, " {} |", watcher.name)?;
+        }
+        write!(f, "\n| --- |")?;
+        for _ in &self.watchers {
+            write!(f, " ---: |")?;
+        }
+        writeln!(f)?;
+        for row in &first.rows {
+            if row.outcome != Outcome::Done {
+                continue;
+            }
+            write!(f, "| {} |", row.scenario)?;
+            for watcher in &self.watchers {
+                match watcher.row(row.scenario) {
+                    Some(row) => write!(f, " {:.1} |", row.cpu_millis)?,
+                    None => write!(f, " |")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}\n", self.machine)?;
+        self.totals(f)?;
+        if !self.absent.is_empty() {
+            writeln!(f, "\nNot measured:\n")?;
+            for (name, why) in &self.absent {
+                writeln!(f, "* {name}: {why}")?;
+            }
+        }
+        writeln!(f, "\nSeen / owner right / bytes right:\n")?;
+        self.scenarios(f)?;
+        writeln!(
+            f,
+            "\nMilliseconds of CPU of the watcher, until the scenario ended:\n"
+        )?;
+        self.costs(f)?;
+        let mut findings = String::new();
+        self.findings(&mut findings, false)?;
+        if !findings.is_empty() {
+            write!(f, "\nWhat ebpf got wrong:\n\n{findings}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `seen / owner right / bytes right`, bold where anything is missing.
+fn cell(row: &Row, claims: Option<Claims>) -> String {
+    let Some(claims) = claims else {
+        return String::new();
+    };
+    if row.outcome != Outcome::Done {
+        return "–".to_owned();
+    }
+    let score = &row.score;
+    let asked = |yes: bool, count: u64| {
+        if yes {
+            count.to_string()
+        } else {
+            "–".to_owned()
+        }
+    };
+    let text = format!(
+        "{} / {} / {}",
+        score.seen,
+        asked(claims.owners, score.owner_right),
+        asked(claims.bytes, score.bytes_right),
+    );
+    if score.findings.is_empty() {
+        text
+    } else {
+        format!("**{text}**")
+    }
+}
+
+/// A part of a whole, in percent, rounded down so that 100 is all.
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "–".to_owned();
+    }
+    let hundredths = u128::from(part) * 10_000 / u128::from(whole);
+    format!("{}.{:02} %", hundredths / 100, hundredths % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(score: Score) -> Column {
+        let mut column = Column {
+            who: Some(Who::Ebpf),
+            name: "ebpf",
+            rows: vec![Row::new("one", Outcome::Done, score, Duration::ZERO)],
+            total: Score::default(),
+            whole: 0,
+            played: 0,
+            lost: Some(0),
+            cpu_seconds: 0.0,
+            peak_megabytes: 0.0,
+            contradictions: Vec::new(),
+        };
+        column.sum();
+        column
+    }
+
+    #[test]
+    fn a_missed_socket_breaks_a_promise() {
+        let mut score = Score {
+            sockets: 2,
+            seen: 2,
+            owner_right: 2,
+            ..Score::default()
+        };
+        assert_eq!(column(score.clone()).broken(), Vec::<String>::new());
+        (score.seen, score.owner_right) = (1, 1);
+        score.findings.push("client: not seen".to_owned());
+        let column = column(score);
+        assert_eq!(column.broken().len(), 2);
+        assert_eq!((column.whole, column.played), (0, 1));
+        assert_eq!(cell(&column.rows[0], column.claims()), "**1 / 1 / 0**");
+    }
+
+    #[test]
+    fn a_share_is_a_hundred_only_if_it_is_all() {
+        assert_eq!(share(99_999, 100_000), "99.99 %");
+        assert_eq!(share(3, 3), "100.00 %");
+        assert_eq!(share(0, 0), "–");
+    }
+}

@@ -92,7 +92,7 @@ pub(super) fn many_connections(count: u32) -> anyhow::Result<()> {
     raise_file_limit(count as u64 + 100)?;
     own_network()?;
     let listeners = (0..PORTS)
-        .map(|_| listener(ANY_V4))
+        .map(|_| listener(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)))
         .collect::<std::io::Result<Vec<_>>>()?;
     for listener in &listeners {
         Fact::listen("listener", listener)?.tell()?;

@@ -358,6 +358,8 @@ pub(super) fn handed_to_grandchild() -> anyhow::Result<()> {
         let server = accepted(&listener)?;
         Fact::accept("server", &server)?.bytes(2, 0).tell()?;
         forked(|| {
+            // Its parent goes first: that is the scenario.
+            rustix::process::set_parent_process_death_signal(None)?;
             hold(Duration::from_millis(20));
             send(&server, b"hi")?;
             Ok(())

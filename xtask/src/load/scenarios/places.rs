@@ -92,6 +92,9 @@ pub(super) fn user_namespace() -> anyhow::Result<()> {
         needs("a user namespace", unsafe {
             rustix::thread::unshare_unsafe(flags).map_err(std::io::Error::from)
         })?;
+        // Who gave root up may not write to its own files in /proc.
+        // SAFETY: sets a flag of this process.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
         std::fs::write("/proc/self/uid_map", format!("0 {NOBODY} 1\n"))?;
         ip(&["link", "set", "lo", "up"])?;
         let pair = Pair::new(ANY_V4)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::{Pid, Signal, WaitOptions, set_parent_process_death_signal};
 use rustix::thread::UnshareFlags;
 
 use super::fact::{Fact, Said, say};
@@ -177,13 +177,15 @@ pub(crate) fn hold(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Runs a task in a forked child and gives its number.
+/// Runs a task in a forked child and gives its number. The child dies with its
+/// parent, so that a scenario that fails leaves nobody behind.
 pub(crate) fn forked(task: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Pid> {
     // SAFETY: scenarios have one thread when they fork, so the child may do
     // whatever the parent may; it leaves through `_exit` below.
     let pid = unsafe { libc::fork() };
     if pid == 0 {
-        leave(task());
+        let bound = set_parent_process_death_signal(Some(Signal::KILL));
+        leave(bound.map_err(Into::into).and_then(|()| task()));
     }
     Pid::from_raw(pid)
         .filter(|_| pid > 0)

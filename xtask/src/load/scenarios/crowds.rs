@@ -60,8 +60,8 @@ pub(super) fn fork_bomb(depth: u32) -> anyhow::Result<()> {
     let server = forked(|| {
         for _ in 0..all {
             let server = accepted(&listener)?;
-            Fact::accept("server", &server)?.tell()?;
             read_to_the_end(&server)?;
+            Fact::accept("server", &server)?.tell()?;
         }
         Ok(())
     })?;
@@ -104,13 +104,11 @@ pub(super) fn many_connections(count: u32) -> anyhow::Result<()> {
     let server = forked(|| {
         let mut servers = Vec::with_capacity(count);
         for number in 0..count {
-            let server = accepted(&listeners[number % PORTS])?;
-            Fact::accept("server", &server)?.tell()?;
-            servers.push(server);
+            servers.push(accepted(&listeners[number % PORTS])?);
         }
         servers.iter().try_for_each(|server| {
             read_to_the_end(server)?;
-            Ok(())
+            Fact::accept("server", server)?.tell()
         })
     })?;
     let mut clients = Vec::with_capacity(count);

@@ -11,8 +11,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::fact::{Fact, Kind};
 use super::stage::{
-    ANY_V4, ANY_V6, Ignored, Pair, accepted, connected, forked, ip, joined, listener,
-    needs, number, own_network, part, read_to_the_end, udp_at,
+    ANY_V4, ANY_V6, Ignored, Pair, accepted, connected, forked, ip, joined, listener, needs,
+    number, own_network, part, read_to_the_end, udp_at,
 };
 
 /// Two namespaces at once, each with a connection between the same ends.

@@ -40,7 +40,7 @@ pub(super) enum Who {
     Tcpstates,
     /// `tcplife` of libbpf-tools: each TCP connection when it is over.
     Tcplife,
-    /// `tcpspy`: reads `/proc/net/tcp` ten times a second.
+    /// `tcpspy` of Debian: reads `/proc/net/tcp` ten times a second.
     Tcpspy,
     /// `ss -tunap` once a second.
     Ss,
@@ -78,7 +78,7 @@ impl Who {
             Self::Tcplife => Box::new(tcplife::start()?),
             Self::Tcpspy => Box::new(tcpspy::start()?),
             Self::Ss => Box::new(ss::start()?),
-            Self::Rustnet => rustnet::start()?,
+            Self::Rustnet => Box::new(rustnet::start()?),
             Self::Opensnitch => opensnitch::start()?,
         })
     }
@@ -99,7 +99,7 @@ impl Who {
         };
         match self {
             Self::Ebpf => all,
-            Self::SockDiag | Self::Proc | Self::Rustnet => polling,
+            Self::SockDiag | Self::Proc => polling,
             Self::Tcpstates => Claims {
                 bytes: false,
                 reasons: false,
@@ -116,7 +116,7 @@ impl Who {
                 reasons: false,
                 ..polling
             },
-            Self::Ss | Self::Opensnitch => Claims {
+            Self::Ss | Self::Rustnet | Self::Opensnitch => Claims {
                 closes: false,
                 bytes: false,
                 reasons: false,

@@ -1,11 +1,83 @@
-//! rustnet, which captures packets and draws them on a terminal.
+//! rustnet, which captures packets and keeps a table of connections; here
+//! without its terminal, with its JSON log, on the loopback interface, where
+//! nearly all scenarios are.
+//!
+//! Its log tells of a connection at its first packet, and of its end by timers
+//! that run for half a minute and more; what it counts comes with the end. So
+//! only what it says at the beginning is asked for. Where the kernel does not
+//! let it trace functions it looks into `/proc` for the process, later.
 
-use crate::completeness::watcher::{NotHere, Watcher};
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
 
-/// Says why it is not run.
-pub(in crate::completeness) fn start() -> anyhow::Result<Box<dyn Watcher>> {
-    if crate::bench::peer::find("rustnet").is_none() {
-        return Err(NotHere("not installed (crate rustnet-monitor)".to_owned()).into());
+use serde::Deserialize;
+
+use super::lines::{Lines, Parse};
+use crate::bench::peer::find;
+use crate::completeness::sighting::{Sighting, What};
+use crate::completeness::watcher::NotHere;
+
+/// Runs it with its log as standard output. What it would draw is not read.
+const SCRIPT: &str = "exec \"$0\" --interface lo --show-localhost --no-resolve-dns --no-geoip \
+    --headless --json-log /dev/fd/3 3>&1 >/dev/null";
+
+/// Starts it.
+pub(in crate::completeness) fn start() -> anyhow::Result<Lines<Captured>> {
+    let program = find("rustnet")
+        .ok_or_else(|| NotHere("not installed (crate rustnet-monitor)".to_owned()))?;
+    let mut command = Command::new("sh");
+    command.args(["-c", SCRIPT]).arg(program);
+    Lines::start("rustnet", &mut command, Captured)?.after(Duration::from_secs(2))
+}
+
+/// One JSON object a line.
+pub(in crate::completeness) struct Captured;
+
+/// The keys that count here.
+#[derive(Deserialize)]
+struct Told {
+    event: String,
+    protocol: String,
+    source_ip: std::net::IpAddr,
+    source_port: u16,
+    destination_ip: std::net::IpAddr,
+    destination_port: u16,
+    pid: Option<u32>,
+}
+
+impl Parse for Captured {
+    fn line(&mut self, line: &str, at: i64) -> Vec<Sighting> {
+        let Ok(told) = serde_json::from_str::<Told>(line) else {
+            return Vec::new();
+        };
+        if told.event != "new_connection" {
+            return Vec::new();
+        }
+        vec![Sighting {
+            at,
+            protocol: told.protocol.to_lowercase(),
+            what: What::Found,
+            local: Some(SocketAddr::new(told.source_ip, told.source_port)),
+            remote: Some(SocketAddr::new(told.destination_ip, told.destination_port)),
+            pid: told.pid,
+            ..Sighting::default()
+        }]
     }
-    Err(NotHere("needs a terminal".to_owned()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_connection_is_a_sighting() {
+        let line = r#"{"destination_ip":"127.0.0.1","destination_port":37063,
+            "direction":"outgoing","event":"new_connection","protocol":"TCP",
+            "source_ip":"127.0.0.1","source_port":57682,"timestamp":"2026-11-22T16:13:14Z"}"#;
+        let said = Captured.line(line, 9);
+        assert_eq!(said[0].local, Some("127.0.0.1:57682".parse().unwrap()));
+        assert_eq!((said[0].pid, said[0].at), (None, 9));
+        assert!(Captured.line(&line.replace("new_", "old_"), 9).is_empty());
+    }
 }

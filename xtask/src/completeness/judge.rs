@@ -34,7 +34,8 @@ pub(super) struct Score {
     pub(super) seen: u64,
     /// Of the sockets, those whose process it named rightly.
     pub(super) owner_right: u64,
-    /// Sockets that were seen and given to somebody else.
+    /// Sockets that were seen and given to somebody else, or to the right
+    /// process under a wrong name. To name nobody is not wrong.
     pub(super) owner_wrong: u64,
     /// Sockets whose payload is known.
     pub(super) counted: u64,
@@ -207,11 +208,17 @@ impl<'a> Judge<'a> {
             match owner(fact, said) {
                 Ok(()) => score.owner_right += 1,
                 Err(why) => {
-                    score.owner_wrong += 1;
+                    score.owner_wrong += u64::from(said.pid.is_some());
                     score.find(fact, &why);
                 }
             }
         }
+        // Those of a poller that tells of the same socket again and again.
+        let same = |number: &usize| {
+            let other = &self.sightings[*number];
+            (other.local, other.remote) == (said.local, said.remote)
+        };
+        coming.retain(same);
         self.used.extend(coming);
     }
 
@@ -268,6 +275,9 @@ impl<'a> Judge<'a> {
 
 /// Is the process named rightly?
 fn owner(fact: &Fact, said: &Sighting) -> Result<(), String> {
+    if said.pid.is_none() {
+        return Err("no process is named".to_owned());
+    }
     if said.pid != Some(fact.pid) {
         return Err(format!("process {:?}, not {}", said.pid, fact.pid));
     }
@@ -441,7 +451,7 @@ mod tests {
         let score = |all: &[Sighting]| Judge::new(all, Who::Ss.claims()).score(&truth);
         assert_eq!(score(&[late.clone()]).owner_right, 1);
         late.at = 100 + LATE + 1;
-        assert_eq!(score(&[late.clone()]).seen, 0);
+        assert_eq!(score(&[late]).seen, 0);
         let other = said(What::Found, None, HERE, Some("127.0.0.2:2"));
         assert_eq!(score(&[other]).seen, 0);
     }

@@ -40,6 +40,10 @@ const LEFTOVERS: u64 = 20_000;
 
 /// What to hold against what.
 #[derive(clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Options {
     /// Small sizes and the engine ebpf alone: for continuous integration.
     #[arg(long)]

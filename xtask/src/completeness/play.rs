@@ -106,21 +106,17 @@ impl Running {
         programs: &Programs,
         smoke: bool,
     ) -> anyhow::Result<Self> {
-        let mut command = match scenario.traffic {
-            Some(arguments) => {
-                let mut command = Command::new(&programs.traffic);
-                command.args(traffic::sized(arguments, smoke));
-                command
+        let mut command;
+        if let Some(arguments) = scenario.traffic {
+            command = Command::new(&programs.traffic);
+            command.args(traffic::sized(arguments, smoke));
+        } else {
+            command = Command::new(&programs.own);
+            command.args(["scenario", scenario.name]);
+            if smoke {
+                command.arg("--smoke");
             }
-            None => {
-                let mut command = Command::new(&programs.own);
-                command.args(["scenario", scenario.name]);
-                if smoke {
-                    command.arg("--smoke");
-                }
-                command
-            }
-        };
+        }
         // Each has a process group, so that nothing of it outlives its end.
         let mut child = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .stdin(Stdio::piped())
@@ -204,14 +200,13 @@ impl Running {
                 serde_json::from_str(&line).map(Some).map_err(Into::into)
             };
             match said.with_context(|| format!("{}: {line}", self.name))? {
-                None => {}
                 Some(Said::Fact(fact)) => self.facts.push(*fact),
                 Some(Said::Ready) => return Ok(Stop::Ready),
                 // A child says why before its parent does.
                 Some(Said::Ignored(why)) if self.outcome == Outcome::Done => {
                     self.outcome = Outcome::Ignored(why);
                 }
-                Some(Said::Ignored(_)) => {}
+                Some(Said::Ignored(_)) | None => {}
             }
         }
     }

@@ -52,6 +52,10 @@ pub(super) enum Who {
 
 /// What can be asked of a watcher.
 #[derive(Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent answers, not states"
+)]
 pub(super) struct Claims {
     /// It says how a socket comes into use, so it has to say the right thing.
     pub(super) kinds: bool,
@@ -107,7 +111,7 @@ impl Who {
             },
             Self::Tcplife => Claims {
                 reasons: false,
-                grain: 6,
+                grain: 8,
                 ..polling
             },
             Self::Tcpspy => Claims {

@@ -1,8 +1,10 @@
 //! A program that prints a line for each thing that it sees.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, PipeReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,8 +41,9 @@ pub(in crate::completeness) struct Lines<P> {
     errors: JoinHandle<Vec<(i64, String)>>,
     printed: Arc<Mutex<Instant>>,
     parse: P,
-    stop: Signal,
     counts_losses: bool,
+    /// Tells the one that follows a file that no more will come.
+    over: Arc<AtomicBool>,
 }
 
 /// Where a program is that a Debian package has.
@@ -79,9 +82,16 @@ impl<P: Parse> Lines<P> {
             errors: collect(errors_of, None),
             printed,
             parse,
-            stop: Signal::INT,
             counts_losses: false,
+            over: Arc::default(),
         })
+    }
+
+    /// It writes to that file, not to standard output.
+    pub(in crate::completeness) fn writes(mut self, file: PathBuf) -> Self {
+        let (printed, over) = (Arc::clone(&self.printed), Arc::clone(&self.over));
+        self.out = std::thread::spawn(move || follow(&file, &printed, &over));
+        self
     }
 
     /// It says on standard error what it lost.
@@ -98,9 +108,7 @@ impl<P: Parse> Lines<P> {
         loop {
             std::thread::sleep(Duration::from_millis(100));
             if self.subject.must_run().is_err() {
-                let said = self.errors.join().unwrap_or_default();
-                let last = said.last().map_or("it said nothing", |(_, line)| line);
-                return Err(NotHere(format!("does not run here: {last}")).into());
+                return Err(self.complaint());
             }
             let files = open_files(self.subject.pid())?;
             let linked = files.iter().any(|file| file.contains("bpf_link"));
@@ -114,16 +122,26 @@ impl<P: Parse> Lines<P> {
         }
     }
 
-    /// Waits until it has printed something, or that time is over.
-    pub(in crate::completeness) fn after(self, time: Duration) -> anyhow::Result<Self> {
+    /// Gives a program that does not show when it is ready that long.
+    pub(in crate::completeness) fn after(mut self, time: Duration) -> anyhow::Result<Self> {
         std::thread::sleep(time);
-        let mut this = self;
-        if this.subject.must_run().is_err() {
-            let said = this.errors.join().unwrap_or_default();
-            let last = said.last().map_or("it said nothing", |(_, line)| line);
-            return Err(NotHere(format!("does not run here: {last}")).into());
+        if self.subject.must_run().is_err() {
+            return Err(self.complaint());
         }
-        Ok(this)
+        Ok(self)
+    }
+
+    /// Why it has ended, in its own words.
+    fn complaint(self) -> anyhow::Error {
+        let said = self.errors.join().unwrap_or_default();
+        let words: Vec<&str> = said
+            .iter()
+            .map(|(_, line)| line.trim())
+            .take_while(|line| !line.starts_with("Stack backtrace"))
+            .filter(|line| !line.is_empty())
+            .collect();
+        let last = words.last().copied().unwrap_or("it said nothing");
+        NotHere(format!("does not run here: {last}")).into()
     }
 }
 
@@ -148,7 +166,8 @@ impl<P: Parse> Watcher for Lines<P> {
     }
 
     fn stop(mut self: Box<Self>) -> anyhow::Result<Watched> {
-        let life = self.subject.stop(self.stop)?;
+        let life = self.subject.stop(Signal::INT)?;
+        self.over.store(true, Ordering::Release);
         let out = self.out.join().ok().context("its reader panicked")?;
         let errors = self.errors.join().ok().context("its reader panicked")?;
         let mut sightings = Vec::new();
@@ -162,6 +181,31 @@ impl<P: Parse> Watcher for Lines<P> {
             life,
             contradictions: Vec::new(),
         })
+    }
+}
+
+/// Reads lines with the time at which each came, from a file that grows, until
+/// it is over.
+fn follow(file: &Path, printed: &Mutex<Instant>, over: &AtomicBool) -> Vec<(i64, String)> {
+    let mut lines = Vec::new();
+    let mut from = None;
+    let mut line = Vec::new();
+    loop {
+        let last = over.load(Ordering::Acquire);
+        if from.is_none() {
+            from = File::open(file).ok().map(BufReader::new);
+        }
+        while let Some(Ok(1..)) = from.as_mut().map(|from| from.read_until(b'\n', &mut line)) {
+            if line.ends_with(b"\n") {
+                lines.push((now(), String::from_utf8_lossy(&line).trim_end().to_owned()));
+                line.clear();
+                *printed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
+        }
+        if last {
+            return lines;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -12,27 +12,37 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use super::lines::{Lines, Parse};
 use crate::bench::peer::find;
 use crate::completeness::sighting::{Sighting, What};
 use crate::completeness::watcher::NotHere;
 
-/// Runs it with its log as standard output. What it would draw is not read.
-const SCRIPT: &str = "exec \"$0\" --interface lo --show-localhost --no-resolve-dns --no-geoip \
-    --headless --json-log /dev/fd/3 3>&1 >/dev/null";
-
 /// Starts it.
 pub(in crate::completeness) fn start() -> anyhow::Result<Lines<Captured>> {
     let program = find("rustnet")
         .ok_or_else(|| NotHere("not installed (crate rustnet-monitor)".to_owned()))?;
-    let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT]).arg(program);
-    Lines::start("rustnet", &mut command, Captured)?.after(Duration::from_secs(2))
+    let directory = tempfile::tempdir()?;
+    let log = directory.path().join("log");
+    let mut command = Command::new(program);
+    command
+        .args(["--interface", "lo", "--show-localhost", "--no-resolve-dns"])
+        .args(["--no-geoip", "--headless", "--json-log"])
+        .arg(&log);
+    let parse = Captured {
+        _directory: directory,
+    };
+    Lines::start("rustnet", &mut command, parse)?
+        .writes(log)
+        .after(Duration::from_secs(2))
 }
 
 /// One JSON object a line.
-pub(in crate::completeness) struct Captured;
+pub(in crate::completeness) struct Captured {
+    /// Where its log is, for as long as it is read.
+    _directory: TempDir,
+}
 
 /// The keys that count here.
 #[derive(Deserialize)]
@@ -75,9 +85,12 @@ mod tests {
         let line = r#"{"destination_ip":"127.0.0.1","destination_port":37063,
             "direction":"outgoing","event":"new_connection","protocol":"TCP",
             "source_ip":"127.0.0.1","source_port":57682,"timestamp":"2026-11-22T16:13:14Z"}"#;
-        let said = Captured.line(line, 9);
+        let mut captured = Captured {
+            _directory: tempfile::tempdir().unwrap(),
+        };
+        let said = captured.line(line, 9);
         assert_eq!(said[0].local, Some("127.0.0.1:57682".parse().unwrap()));
         assert_eq!((said[0].pid, said[0].at), (None, 9));
-        assert!(Captured.line(&line.replace("new_", "old_"), 9).is_empty());
+        assert!(captured.line(&line.replace("new_", "old_"), 9).is_empty());
     }
 }

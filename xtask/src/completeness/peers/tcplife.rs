@@ -9,9 +9,9 @@ use crate::completeness::sighting::{Sighting, What};
 /// Starts it.
 pub(in crate::completeness) fn start() -> anyhow::Result<Lines<Lives>> {
     let mut command = tracer(installed(&["tcplife"], "libbpf-tools")?);
-    Ok(Lines::start("tcplife", command.arg("-w"), Lives)?
+    Lines::start("tcplife", command.arg("-w"), Lives)?
         .counts_losses()
-        .attached()?)
+        .attached()
 }
 
 /// A line has all that is ever said about a socket.

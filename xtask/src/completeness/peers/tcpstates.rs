@@ -15,11 +15,9 @@ use crate::load::scenarios::fact::Kind;
 pub(in crate::completeness) fn start() -> anyhow::Result<Lines<States>> {
     let program = installed(&["tcpstates"], "libbpf-tools")?;
     let mut command = tracer(program);
-    Ok(
-        Lines::start("tcpstates", command.arg("-w"), States::default())?
-            .counts_losses()
-            .attached()?,
-    )
+    Lines::start("tcpstates", command.arg("-w"), States::default())?
+        .counts_losses()
+        .attached()
 }
 
 /// The sockets whose end has not been printed.

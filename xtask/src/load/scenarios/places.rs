@@ -283,7 +283,7 @@ fn cgroup2() -> anyhow::Result<PathBuf> {
 fn fresh_id() -> String {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |now| now.as_nanos());
-    let word = (now as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
+        .map_or(0, |now| now.subsec_nanos());
+    let word = u64::from(now).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(std::process::id());
     format!("{word:016x}").repeat(4)
 }

@@ -194,19 +194,18 @@ pub(crate) fn forked(task: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Resul
 
 /// Ends a forked child without running the parent's exit handlers.
 pub(crate) fn leave(outcome: anyhow::Result<()>) -> ! {
-    let code = match &outcome {
+    let code = match outcome {
         Ok(()) => 0,
-        Err(error) => match error.downcast_ref() {
-            Some(Ignored(why)) => {
+        Err(error) => {
+            if let Some(Ignored(why)) = error.downcast_ref() {
                 // If the suite has gone, nobody waits for it.
                 let _ = say(&Said::Ignored(why.clone()));
                 IGNORED
-            }
-            None => {
+            } else {
                 eprintln!("child: {error:#}");
                 1
             }
-        },
+        }
     };
     // SAFETY: ends the process.
     unsafe { libc::_exit(code) }

@@ -1,4 +1,4 @@
-//! Socket calls that are no system calls: io_uring does them from a ring, in
+//! Socket calls that are no system calls: `io_uring` does them from a ring, in
 //! the caller, in a worker of the kernel, or in a thread that polls the ring.
 //!
 //! The ring here is the least that works: one request at a time.
@@ -55,7 +55,7 @@ fn converse(setup: IoringSetupFlags, how: IoringSqeFlags) -> anyhow::Result<()> 
 
 /// A ring of one request.
 struct Ring {
-    ring: OwnedFd,
+    descriptor: OwnedFd,
     params: io_uring_params,
     rings: *mut u8,
     requests: *mut io_uring_sqe,
@@ -79,7 +79,7 @@ impl Ring {
             OFFSET_OF_REQUESTS,
         )?;
         Ok(Self {
-            ring,
+            descriptor: ring,
             params,
             rings,
             requests: requests.cast(),
@@ -156,18 +156,16 @@ impl Ring {
         let mut submit = 1;
         while self.counter(answers.tail).load(Ordering::Acquire) == seen {
             // SAFETY: what the request points to is alive in the caller.
-            unsafe { io_uring_enter(&self.ring, submit, 1, flags) }?;
+            unsafe { io_uring_enter(&self.descriptor, submit, 1, flags) }?;
             submit = 0;
         }
         let place = (seen & (self.params.cq_entries - 1)) as usize;
-        // SAFETY: the kernel has filled this entry, as the tail says; entries
-        // have 16 bytes, of which `res` is read.
+        // SAFETY: the kernel has filled this entry, as the tail says; it has 16
+        // bytes, of which those of `res` are read.
         let outcome = unsafe {
-            let entry = self
-                .rings
-                .add(answers.cqes as usize + place * size_of::<io_uring_cqe>())
-                .cast::<io_uring_cqe>();
-            (*entry).res
+            let entry = answers.cqes as usize + place * size_of::<io_uring_cqe>();
+            let res = entry + std::mem::offset_of!(io_uring_cqe, res);
+            self.rings.add(res).cast::<i32>().read_unaligned()
         };
         head.store(seen.wrapping_add(1), Ordering::Release);
         if outcome < 0 {

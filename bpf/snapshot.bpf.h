@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/*
+ * The snapshot: every descriptor of every process that is a socket with a
+ * port. It also plants the owner in the socket's memory, so that what happens
+ * to it from now on is known to be its.
+ */
+#ifndef PORT_REPORTER_SNAPSHOT_H
+#define PORT_REPORTER_SNAPSHOT_H
+
+#include "common.bpf.h"
+
+SEC("iter/task_file")
+int sockets_of_tasks(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct snapshot_row row = {};
+	struct memory *memory;
+	struct inet_sock *inet;
+	struct socket *socket;
+	struct sock *sk;
+	__u8 listening;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk)
+		return 0;
+	row.family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (row.family != AF_INET && row.family != AF_INET6)
+		return 0;
+	row.protocol = BPF_CORE_READ(sk, sk_protocol);
+	if (row.protocol != IPPROTO_TCP && row.protocol != IPPROTO_UDP)
+		return 0;
+	row.state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	inet = (struct inet_sock *)sk;
+	row.local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+	/* Not in use: no port, or TCP that only reserves one, or is finished. */
+	if (!row.local_port || (row.protocol == IPPROTO_TCP && row.state == TCP_CLOSE))
+		return 0;
+	listening = row.protocol == IPPROTO_TCP && row.state == TCP_LISTEN;
+	if (!listening)
+		row.remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	row.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	row.uid = BPF_CORE_READ(sk, sk_uid.val);
+	row.pid = BPF_CORE_READ(task, tgid);
+	row.start = BPF_CORE_READ(task, group_leader, start_boottime);
+	row.cookie = bpf_get_socket_cookie(sk);
+	if (row.family == AF_INET) {
+		*(__be32 *)row.local_ip = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		*(__be32 *)row.remote_ip = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	} else {
+		BPF_CORE_READ_INTO(&row.local_ip, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&row.remote_ip, sk, __sk_common.skc_v6_daddr);
+	}
+
+	memory = bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (memory && !memory->cookie) {
+		fill_process(&memory->owner, task);
+		memory->attribution = OWNER_SNAPSHOT;
+		memory->family = row.family;
+		memory->netns = row.netns;
+		memory->local_port = row.local_port;
+		memory->remote_port = row.remote_port;
+		__builtin_memcpy(memory->local_ip, row.local_ip, 16);
+		__builtin_memcpy(memory->remote_ip, row.remote_ip, 16);
+		memory->reported = 1;
+		memory->cookie = row.cookie;
+	}
+	bpf_seq_write(ctx->meta->seq, &row, sizeof(row));
+	return 0;
+}
+
+#endif

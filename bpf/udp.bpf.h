@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
+/*
+ * UDP. There is no tracepoint for its states; the programs of the cgroup at
+ * the root run in the caller's own context.
+ */
+#ifndef PORT_REPORTER_UDP_H
+#define PORT_REPORTER_UDP_H
+
+#include "common.bpf.h"
+
+static __always_inline void report_udp(struct memory *memory, __u8 action)
+{
+	struct socket_record *record;
+
+	if (is_quiet(memory->owner.pid))
+		return;
+	record = make_record(memory, action, IPPROTO_UDP);
+	if (!record)
+		return;
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* Through the map the pointer of a program's context becomes a number, from
+ * which everything of the socket can be read. */
+static __always_inline struct sock *kernel_socket(struct memory *memory, void *sk)
+{
+	memory->sk = (__u64)sk;
+	return (struct sock *)*(volatile __u64 *)&memory->sk;
+}
+
+static __always_inline void refresh_udp(struct memory *memory, struct sock *sk)
+{
+	memory->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	memory->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	memory->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	memory->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (memory->family == AF_INET) {
+		*(__be32 *)memory->local_ip = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
+		*(__be32 *)memory->remote_ip = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+	} else {
+		BPF_CORE_READ_INTO(&memory->local_ip, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&memory->remote_ip, sk, __sk_common.skc_v6_daddr);
+	}
+}
+
+/* Remembers the socket and, as soon as it has a port, reports it. */
+static __always_inline void bind_udp(void *ctx, struct bpf_sock *sk)
+{
+	struct memory *memory;
+
+	if (!sk || sk->protocol != IPPROTO_UDP)
+		return;
+	memory = bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!memory)
+		return;
+	if (memory->reported) {
+		if (sk->src_port == memory->local_port)
+			return;
+		/* connect(AF_UNSPEC) gave the port up; what follows is another. */
+		report_udp(memory, ACTION_CLOSE);
+		memory->reported = 0;
+	}
+	memory->cookie = bpf_get_socket_cookie(ctx);
+	own(memory);
+	memory->since = bpf_ktime_get_boot_ns();
+	refresh_udp(memory, kernel_socket(memory, sk));
+	if (!memory->local_port)
+		return;
+	memory->reported = 1;
+	report_udp(memory, ACTION_BIND);
+}
+
+SEC("cgroup/post_bind4")
+int udp_bind4(struct bpf_sock *ctx)
+{
+	mark_fired(HOOK_UDP_BIND4);
+	bind_udp(ctx, ctx);
+	return 1;
+}
+
+SEC("cgroup/post_bind6")
+int udp_bind6(struct bpf_sock *ctx)
+{
+	mark_fired(HOOK_UDP_BIND6);
+	bind_udp(ctx, ctx);
+	return 1;
+}
+
+SEC("cgroup/sendmsg4")
+int udp_send4(struct bpf_sock_addr *ctx)
+{
+	mark_fired(HOOK_UDP_SEND4);
+	bind_udp(ctx, ctx->sk);
+	return 1;
+}
+
+SEC("cgroup/sendmsg6")
+int udp_send6(struct bpf_sock_addr *ctx)
+{
+	mark_fired(HOOK_UDP_SEND6);
+	bind_udp(ctx, ctx->sk);
+	return 1;
+}
+
+/* connect() chooses a port only after this, if the socket has none yet; then
+ * the first send reports it, or the close. */
+static __always_inline void connect_udp(struct bpf_sock_addr *ctx)
+{
+	if (ctx->protocol == IPPROTO_UDP)
+		bind_udp(ctx, ctx->sk);
+}
+
+SEC("cgroup/connect4")
+int udp_connect4(struct bpf_sock_addr *ctx)
+{
+	mark_fired(HOOK_UDP_CONNECT4);
+	connect_udp(ctx);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int udp_connect6(struct bpf_sock_addr *ctx)
+{
+	mark_fired(HOOK_UDP_CONNECT6);
+	connect_udp(ctx);
+	return 1;
+}
+
+/* The last descriptor of a socket is closed. */
+SEC("cgroup/sock_release")
+int socket_release(struct bpf_sock *ctx)
+{
+	struct memory *memory;
+	__u16 port;
+
+	mark_fired(HOOK_SOCKET_RELEASE);
+	if (ctx->protocol != IPPROTO_UDP)
+		return 1;
+	memory = bpf_sk_storage_get(&memories, ctx, 0, 0);
+	if (!memory || !memory->cookie)
+		return 1;
+	port = memory->local_port;
+	renew_user(memory);
+	refresh_udp(memory, kernel_socket(memory, ctx));
+	/* connect(AF_UNSPEC) gave the port up before. */
+	if (!memory->local_port && memory->reported)
+		memory->local_port = port;
+	if (!memory->local_port)
+		return 1;
+	/* It was connected and never sent. */
+	if (!memory->reported)
+		report_udp(memory, ACTION_BIND);
+	report_udp(memory, ACTION_CLOSE);
+	memory->reported = 0;
+	memory->cookie = 0;
+	return 1;
+}
+
+#endif

@@ -180,6 +180,8 @@ pub(crate) const ALL: &[Scenario] = &[
 
 /// Plays one.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    // A suite that is stopped leaves nobody behind.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let outcome = play(options);
     match outcome {
         Err(error) if error.is::<Ignored>() => {

@@ -82,6 +82,19 @@ impl Subject {
         parse_memory(&text).with_context(|| format!("{path}: not understood"))
     }
 
+    /// The most memory that it has had resident. Unlike that of [`Life`] this is
+    /// not more than it had itself: a child begins as a copy of its parent, and
+    /// the kernel's account of a life begins there.
+    pub(crate) fn peak(&self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        text.lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .map(|kib| kib * 1024)
+            .with_context(|| format!("{path}: no peak"))
+    }
+
     /// Waits until it has nothing left to do: for half a second it uses less
     /// than a hundredth of a core.
     pub(crate) fn settle(&mut self, limit: Duration) -> anyhow::Result<()> {

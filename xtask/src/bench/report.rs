@@ -152,7 +152,7 @@ impl Figure {
     clippy::cast_precision_loss,
     reason = "counts of things seen in minutes stay far below 2^53"
 )]
-pub(super) fn as_f64(count: u64) -> f64 {
+pub(crate) fn as_f64(count: u64) -> f64 {
     count as f64
 }
 

@@ -22,9 +22,6 @@ const EARLY: i64 = 200_000;
 /// How long after a scenario's end a watcher that polls may still tell of it.
 const LATE: i64 = 3_000_000;
 
-/// How many findings of a scenario are told.
-const FINDINGS: usize = 6;
-
 /// A scenario's figures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Score {
@@ -54,7 +51,16 @@ pub(super) struct Score {
     /// Sockets whose coming or going it told more than once.
     pub(super) twice: u64,
     /// What is not as it should be, in words.
-    pub(super) findings: Vec<String>,
+    pub(super) findings: Vec<Finding>,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    /// The first of its kind, in words.
+    pub(super) example: String,
+    /// How many there are.
+    pub(super) count: u64,
 }
 
 impl Score {
@@ -74,12 +80,31 @@ impl Score {
         self.twice += other.twice;
     }
 
+    /// Notes a finding. Those that differ in their numbers only are one.
     fn find(&mut self, fact: &Fact, what: &str) {
-        match self.findings.len() {
-            FINDINGS => self.findings.push("…".to_owned()),
-            more if more > FINDINGS => {}
-            _ => self.findings.push(format!("{}: {what}", fact.role)),
+        let text = format!("{}: {what}", fact.role);
+        let kind = |text: &str| text.replace(|letter: char| letter.is_ascii_digit(), "");
+        match self
+            .findings
+            .iter_mut()
+            .find(|finding| kind(&finding.example) == kind(&text))
+        {
+            Some(finding) => finding.count += 1,
+            None => self.findings.push(Finding {
+                example: text,
+                count: 1,
+            }),
         }
+    }
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.example)?;
+        if self.count > 1 {
+            write!(f, " (and {} like it)", self.count - 1)?;
+        }
+        Ok(())
     }
 }
 
@@ -402,7 +427,7 @@ mod tests {
         ];
         let mut judge = Judge::new(&all, Who::Ebpf.claims());
         let score = judge.score(&played(vec![fact(Kind::Connect, 1, HERE, THERE)]));
-        assert_eq!(score.findings, Vec::<String>::new());
+        assert_eq!(score.findings, Vec::new());
         assert_eq!(
             (score.seen, score.owner_right, score.bytes_right),
             (1, 1, 1)

@@ -32,6 +32,7 @@ use self::judge::Judge;
 use self::play::{Outcome, Played, Programs, Running, Scenario};
 use self::report::{Column, Report, Row};
 use self::watcher::{NotHere, Who};
+use crate::bench::report::as_f64;
 use crate::bench::{build, machine};
 use crate::load::scenarios::When;
 
@@ -214,9 +215,8 @@ fn watch(
         whole: 0,
         played: 0,
         lost: watched.lost,
-        cpu_seconds: watched.life.cpu.as_secs_f64(),
-        #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^53")]
-        peak_megabytes: watched.life.peak_rss as f64 / 1e6,
+        cpu_seconds: watched.cpu.as_secs_f64(),
+        peak_megabytes: watched.peak.map(|bytes| as_f64(bytes) / 1e6),
         contradictions: watched.contradictions,
     };
     column.sum();

@@ -39,6 +39,7 @@ impl Watcher for Recording {
     }
 
     fn stop(self: Box<Self>) -> anyhow::Result<Watched> {
+        let peak = self.recorder.subject.peak()?;
         let recorded = self.recorder.stop()?;
         let mut reading = Reading::default();
         for path in in_order(&recorded.logs())? {
@@ -48,7 +49,8 @@ impl Watcher for Recording {
         Ok(Watched {
             sightings: reading.sightings,
             lost: Some(reading.lost),
-            life: recorded.life,
+            cpu: recorded.life.cpu,
+            peak: Some(peak),
             contradictions: reading.contradictions,
         })
     }

@@ -40,7 +40,7 @@ pub(super) struct Column {
     /// Its processor time.
     pub(super) cpu_seconds: f64,
     /// The most memory that it had.
-    pub(super) peak_megabytes: f64,
+    pub(super) peak_megabytes: Option<f64>,
     /// What in its record contradicts itself.
     pub(super) contradictions: Vec<String>,
 }
@@ -176,7 +176,7 @@ impl Report {
             let asked = |yes: bool, text: String| if yes { text } else { "–".to_owned() };
             writeln!(
                 f,
-                "| {} | {} of {} | {} | {} | {} | {} | {} | {} | {} | {:.2} s | {:.1} MB |",
+                "| {} | {} of {} | {} | {} | {} | {} | {} | {} | {} | {:.2} s | {} |",
                 watcher.name,
                 watcher.whole,
                 watcher.played,
@@ -190,7 +190,9 @@ impl Report {
                     .lost
                     .map_or_else(|| "–".to_owned(), |lost| lost.to_string()),
                 watcher.cpu_seconds,
-                watcher.peak_megabytes,
+                watcher
+                    .peak_megabytes
+                    .map_or_else(|| "–".to_owned(), |peak| format!("{peak:.1} MB")),
             )?;
         }
         Ok(())
@@ -339,7 +341,7 @@ mod tests {
             played: 0,
             lost: Some(0),
             cpu_seconds: 0.0,
-            peak_megabytes: 0.0,
+            peak_megabytes: None,
             contradictions: Vec::new(),
         };
         column.sum();
@@ -356,7 +358,10 @@ mod tests {
         };
         assert_eq!(column(score.clone()).broken(), Vec::<String>::new());
         (score.seen, score.owner_right) = (1, 1);
-        score.findings.push("client: not seen".to_owned());
+        score.findings.push(super::super::judge::Finding {
+            example: "client: not seen".to_owned(),
+            count: 1,
+        });
         let column = column(score);
         assert_eq!(column.broken().len(), 2);
         assert_eq!((column.whole, column.played), (0, 1));

@@ -3,8 +3,8 @@
 //! Nothing here is cleverer than the watcher: what it did not say is none.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use crate::bench::measure::Life;
 use crate::load::scenarios::fact::{End, Kind};
 
 /// One thing that a watcher said about one socket.
@@ -56,8 +56,10 @@ pub(super) struct Watched {
     pub(super) sightings: Vec<Sighting>,
     /// What it says that it lost; none if it does not count.
     pub(super) lost: Option<u64>,
-    /// Its whole life.
-    pub(super) life: Life,
+    /// Its processor time.
+    pub(super) cpu: Duration,
+    /// The most memory that it had, in bytes; none if nobody could look.
+    pub(super) peak: Option<u64>,
     /// What in its record contradicts itself.
     pub(super) contradictions: Vec<String>,
 }

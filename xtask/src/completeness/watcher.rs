@@ -120,7 +120,14 @@ impl Who {
                 reasons: false,
                 ..polling
             },
-            Self::Ss | Self::Rustnet | Self::Opensnitch => Claims {
+            Self::Rustnet => Claims {
+                owners: false,
+                closes: false,
+                bytes: false,
+                reasons: false,
+                ..polling
+            },
+            Self::Ss | Self::Opensnitch => Claims {
                 closes: false,
                 bytes: false,
                 reasons: false,

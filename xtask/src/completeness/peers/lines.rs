@@ -166,6 +166,7 @@ impl<P: Parse> Watcher for Lines<P> {
     }
 
     fn stop(mut self: Box<Self>) -> anyhow::Result<Watched> {
+        let peak = self.subject.peak()?;
         let life = self.subject.stop(Signal::INT)?;
         self.over.store(true, Ordering::Release);
         let out = self.out.join().ok().context("its reader panicked")?;
@@ -178,7 +179,8 @@ impl<P: Parse> Watcher for Lines<P> {
         Ok(Watched {
             sightings,
             lost: self.counts_losses.then_some(lost),
-            life,
+            cpu: life.cpu,
+            peak: Some(peak),
             contradictions: Vec::new(),
         })
     }

@@ -4,8 +4,8 @@
 //!
 //! Its log tells of a connection at its first packet, and of its end by timers
 //! that run for half a minute and more; what it counts comes with the end. So
-//! only what it says at the beginning is asked for. Where the kernel does not
-//! let it trace functions it looks into `/proc` for the process, later.
+//! only what it says at the beginning is asked for, where it does not name the
+//! process yet.
 
 use std::net::SocketAddr;
 use std::process::Command;

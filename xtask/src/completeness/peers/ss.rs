@@ -2,9 +2,8 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,22 +25,20 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(in crate::completeness) struct Polling {
     end: Sender<()>,
     thread: JoinHandle<anyhow::Result<Vec<(i64, String)>>>,
-    spent: Arc<Mutex<(Duration, u64)>>,
+    spent: Arc<Mutex<Duration>>,
 }
 
 /// Starts it.
 pub(in crate::completeness) fn start() -> anyhow::Result<Polling> {
     let program = installed(&["ss"], "iproute2")?;
     let (end, ended) = channel();
-    let spent = Arc::new(Mutex::new((Duration::ZERO, 0)));
+    let spent = Arc::new(Mutex::new(Duration::ZERO));
     let bill = Arc::clone(&spent);
     let thread = std::thread::spawn(move || {
         let mut looks = Vec::new();
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(INTERVAL) {
             let (text, life) = call(&program)?;
-            let mut bill = bill.lock().unwrap_or_else(PoisonError::into_inner);
-            bill.0 += life.cpu;
-            bill.1 = bill.1.max(life.peak_rss);
+            *bill.lock().unwrap_or_else(PoisonError::into_inner) += life.cpu;
             looks.push((now(), text));
         }
         Ok(looks)
@@ -51,7 +48,7 @@ pub(in crate::completeness) fn start() -> anyhow::Result<Polling> {
 
 impl Watcher for Polling {
     fn cpu(&self) -> anyhow::Result<Duration> {
-        Ok(self.spent.lock().unwrap_or_else(PoisonError::into_inner).0)
+        Ok(*self.spent.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn settle(&mut self) -> anyhow::Result<()> {
@@ -70,15 +67,13 @@ impl Watcher for Polling {
         for (at, text) in looks {
             sightings.extend(text.lines().filter_map(|line| parse(line, at)));
         }
-        let (cpu, peak_rss) = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let cpu = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Watched {
             sightings,
             lost: None,
-            life: Life {
-                cpu,
-                peak_rss,
-                status: ExitStatus::from_raw(0),
-            },
+            cpu,
+            // Each call is over before it could be looked at.
+            peak: None,
             contradictions: Vec::new(),
         })
     }

@@ -1,7 +1,9 @@
 //! Many at once: processes that live briefly, processes that fork, and more
 //! connections than there are ports.
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -86,10 +88,11 @@ fn multiply(to: SocketAddr, depth: u32, children: u32) -> anyhow::Result<()> {
     children.into_iter().try_for_each(joined)
 }
 
-/// So many connections of one process, all open at once.
+/// So many connections of one process, as many of them open at once as it may
+/// have files open.
 pub(super) fn many_connections(count: u32) -> anyhow::Result<()> {
     let count = usize::try_from(count)?;
-    raise_file_limit(count as u64 + 100)?;
+    let open = raise_file_limit()?.saturating_sub(100).min(count);
     own_network()?;
     let listeners = (0..PORTS)
         .map(|_| listener(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)))
@@ -102,23 +105,30 @@ pub(super) fn many_connections(count: u32) -> anyhow::Result<()> {
         .map(|listener| Ok(address(listener)?.port()))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let server = forked(|| {
-        let mut servers = Vec::with_capacity(count);
+        let finish = |server: OwnedFd| -> anyhow::Result<()> {
+            read_to_the_end(&server)?;
+            Fact::accept("server", &server)?.tell()
+        };
+        let mut servers = VecDeque::with_capacity(open + 1);
         for number in 0..count {
-            servers.push(accepted(&listeners[number % PORTS])?);
+            servers.push_back(accepted(&listeners[number % PORTS])?);
+            if servers.len() > open {
+                servers.pop_front().map_or(Ok(()), finish)?;
+            }
         }
-        servers.iter().try_for_each(|server| {
-            read_to_the_end(server)?;
-            Fact::accept("server", server)?.tell()
-        })
+        servers.into_iter().try_for_each(finish)
     })?;
-    let mut clients = Vec::with_capacity(count);
+    let mut clients = VecDeque::with_capacity(open + 1);
     for number in 0..count {
+        if clients.len() == open {
+            clients.pop_front();
+        }
         // Each port of each address takes as many as there are local ports.
         let last = u8::try_from(1 + number / PORTS % 200)?;
         let to = SocketAddr::new(Ipv4Addr::new(127, 0, 0, last).into(), ports[number % PORTS]);
         let client = connected(to).with_context(|| format!("connection {number} to {to}"))?;
         Fact::connect("client", &client)?.tell()?;
-        clients.push(client);
+        clients.push_back(client);
     }
     drop(clients);
     joined(server)
@@ -186,11 +196,15 @@ pub(super) fn refused_in_a_row() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn raise_file_limit(needed: u64) -> anyhow::Result<()> {
-    let limit = Rlimit {
-        current: Some(needed),
-        maximum: Some(needed),
+/// Raises the soft limit of open files to the hard one, and says what it is.
+fn raise_file_limit() -> anyhow::Result<usize> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
     };
-    rustix::process::setrlimit(Resource::Nofile, limit)
-        .map_err(|error| super::stage::Ignored(format!("{needed} open files: {error}")).into())
+    rustix::process::setrlimit(Resource::Nofile, raised)?;
+    Ok(limit.maximum.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    }))
 }

@@ -173,6 +173,10 @@ static __always_inline void open_tcp(struct memory *memory, struct sock *sk, __u
 	memory->since = bpf_ktime_get_boot_ns();
 	memory->reported = 1;
 	refresh_tcp(memory, sk);
+	/* Before a socket has chosen its port, the other place where it keeps it
+	 * still has that of its last use. */
+	if (state == TCP_LISTEN || state == TCP_SYN_SENT)
+		memory->local_port = sk->__sk_common.skc_num;
 	memory->owed = !submit_tcp(memory, sk, action, old_state, state);
 }
 

@@ -7,12 +7,12 @@
 //! *The process* of a connection that came in. A connection is established before anybody accepts it; until then only its
 //! listener's owner is known, which need not be the process that will serve it.
 //! Its lines wait a moment for the accept; they are written as soon as that or
-//! its close is seen, or when the moment is over.
+//! its close is seen. When the moment is over, who holds it by then is looked up.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use event::Action;
+use event::{Action, Attribution};
 use sensor::SocketObservation;
 
 use crate::table::SocketKey;
@@ -28,6 +28,13 @@ pub(crate) fn needs_port(seen: &SocketObservation) -> bool {
 /// Do these lines wait for a port?
 pub(crate) fn lacks_port(held: &[SocketObservation]) -> bool {
     held.first().is_some_and(needs_port)
+}
+
+/// Do these lines wait for the process that accepts?
+pub(crate) fn lacks_process(held: &[SocketObservation]) -> bool {
+    held.first().is_some_and(|seen| {
+        seen.action == Action::Accept && seen.attribution == Attribution::Inherited
+    })
 }
 
 /// The port is known.

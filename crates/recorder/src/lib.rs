@@ -29,6 +29,7 @@ mod pids;
 mod processes;
 mod reconcile;
 mod recorder;
+mod release;
 mod sockets;
 mod state;
 mod table;

@@ -47,6 +47,11 @@ pub(crate) struct Reconciliation {
 
 /// A look at the kernel's sockets.
 struct Look {
+    begun: Instant,
+    /// Sockets whose lines wait for it.
+    asked: Vec<SocketKey>,
+    /// Is the table to be compared with it?
+    compares: bool,
     /// Sockets of which something was heard since it began.
     touched: FxHashSet<SocketKey>,
     /// What differed in a look just before; none if this is the first.
@@ -166,16 +171,27 @@ impl Recorder<'_> {
                 self.conclude(now);
             }
         } else if !reconciliation.every.is_zero() && now >= reconciliation.next {
-            self.begin_look(now, None);
+            self.begin_look(now, true, None);
         }
     }
 
-    fn begin_look(&mut self, now: Instant, suspects: Option<FxHashSet<SocketKey>>) {
+    /// Begins a look, if none is under way.
+    pub(crate) fn begin_look(
+        &mut self,
+        now: Instant,
+        compares: bool,
+        suspects: Option<FxHashSet<SocketKey>>,
+    ) {
         let Some(inspector) = self.inspector.take() else {
             return;
         };
-        self.reconciliation.next = now + self.reconciliation.every;
+        if compares {
+            self.reconciliation.next = now + self.reconciliation.every;
+        }
         self.reconciliation.look = Some(Look {
+            begun: now,
+            asked: std::mem::take(&mut self.asking),
+            compares,
             touched: FxHashSet::default(),
             suspects,
             taken: None,
@@ -183,8 +199,10 @@ impl Recorder<'_> {
         if let Err(error) = look(inspector, self.control.clone()) {
             // The inspector is gone with the thread that could not be started;
             // without it the ledger still finds every hole but the last.
-            self.reconciliation.look = None;
+            let look = self.reconciliation.look.take();
             self.reconciliation.every = Duration::ZERO;
+            let asked = look.map(|look| look.asked).unwrap_or_default();
+            self.answer(asked, &Snapshot::default(), Duration::ZERO);
             self.events.not_reconciled(&crate::Error::Thread(error));
         }
     }
@@ -196,18 +214,22 @@ impl Recorder<'_> {
         snapshot: Result<Snapshot, sensor::Error>,
     ) {
         self.inspector = Some(inspector);
-        let at = self.anchor.boot_now();
-        match (snapshot, &mut self.reconciliation.look) {
-            (Ok(snapshot), Some(look)) => {
-                look.taken = Some(Taken {
-                    snapshot,
-                    at,
-                    is_settled: false,
-                });
-                self.capture.ask();
-            }
-            // It is tried again when it is due.
-            _ => self.reconciliation.look = None,
+        let Some(mut look) = self.reconciliation.look.take() else {
+            return;
+        };
+        let is_taken = snapshot.is_ok();
+        let snapshot = snapshot.unwrap_or_default();
+        let asked = std::mem::take(&mut look.asked);
+        self.answer(asked, &snapshot, look.begun.elapsed());
+        // One that failed is tried again when it is due.
+        if is_taken && look.compares {
+            look.taken = Some(Taken {
+                snapshot,
+                at: self.anchor.boot_now(),
+                is_settled: false,
+            });
+            self.reconciliation.look = Some(look);
+            self.capture.ask();
         }
     }
 
@@ -217,6 +239,7 @@ impl Recorder<'_> {
             touched,
             suspects,
             taken: Some(taken),
+            ..
         }) = self.reconciliation.look.take()
         else {
             return;
@@ -250,7 +273,7 @@ impl Recorder<'_> {
             }
             None => {
                 self.mend(&found);
-                self.begin_look(now, Some(differing));
+                self.begin_look(now, true, Some(differing));
                 return;
             }
             Some(suspects) => {

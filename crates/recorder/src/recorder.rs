@@ -22,7 +22,7 @@ use crate::pids::{Changes, Due};
 use crate::processes::Processes;
 use crate::reconcile::Reconciliation;
 use crate::state::State;
-use crate::table::Table;
+use crate::table::{SocketKey, Table};
 use crate::{Error, Events, Status, Summary};
 
 /// How often the counters are written.
@@ -54,7 +54,9 @@ pub struct Recorder<'a> {
     /// Wait for an accepted connection's process before its line is written.
     pub(crate) holds: bool,
     pub(crate) held: Held,
-    /// When the kernel may be asked for ports again.
+    /// Sockets whose lines wait for the next look.
+    pub(crate) asking: Vec<SocketKey>,
+    /// When the next look may be taken for them.
     pub(crate) next_ask: Instant,
     pub(crate) ledger: Ledger,
     pub(crate) changes: Changes,
@@ -159,6 +161,7 @@ impl<'a> Recorder<'a> {
                 .iter()
                 .any(|hook| ACCEPT_HOOKS.contains(&hook.as_str())),
             held: Held::default(),
+            asking: Vec::new(),
             next_ask: Instant::now(),
             ledger: Ledger::new(started),
             changes: Changes::default(),
@@ -233,7 +236,6 @@ impl<'a> Recorder<'a> {
         if now.duration_since(self.last_counters) >= COUNTERS && self.inspector.is_some() {
             self.last_counters = now;
             self.compare(now);
-            self.release_all();
             self.write_counters();
             self.logs.maintain(self.anchor.wall_now());
         }
@@ -293,11 +295,12 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The ledger as of now. Lines that wait were written before.
+    /// The ledger as of now, without the lines that wait.
     fn counters(&self) -> Counters {
+        let waiting = self.waiting();
         Counters {
-            kernel: self.ledger.kernel(),
-            received: self.ledger.received(),
+            kernel: self.ledger.kernel().saturating_sub(waiting),
+            received: self.ledger.received().saturating_sub(waiting),
             written: self.written,
             lost: self.ledger.lost() + self.dropped,
         }
@@ -357,7 +360,6 @@ impl<'a> Recorder<'a> {
     }
 
     fn roll(&mut self, reason: RollReason) -> Result<(), Error> {
-        self.release_all();
         self.write_pids(true);
         let now = self.anchor.wall_now();
         let lacks = self.state.table.lacks(self.anchor.boot_now());
@@ -426,7 +428,7 @@ impl<'a> Recorder<'a> {
     fn recall_inspector(&mut self) {
         while self.inspector.is_none() {
             match self.messages.recv_timeout(Duration::from_secs(10)) {
-                Ok(Message::Looked(inspector, _)) => self.inspector = Some(inspector),
+                Ok(Message::Looked(inspector, snapshot)) => self.looked(inspector, snapshot),
                 Ok(Message::Batch(batch)) => self.take(batch),
                 Ok(_) => {}
                 Err(_) => return,

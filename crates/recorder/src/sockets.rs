@@ -1,11 +1,11 @@
 //! What happens to sockets, one observation after the other: the table is kept,
 //! the line is written, or waits ([`held`]).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use event::{Action, Attribution, BootTime, ProcessKey, Socket, TcpState};
 use logs::Written;
-use sensor::{FoundSocket, Observation, OwnerObservation, SocketObservation};
+use sensor::{Observation, OwnerObservation, SocketObservation};
 
 use crate::clock::Anchor;
 use crate::errno;
@@ -15,9 +15,6 @@ use crate::table::{Live, SocketKey};
 
 /// After so many observations it is asked whether a new set is due.
 const ROLL_CHECK: usize = 256;
-
-/// The least time between two looks for ports.
-const LOOK_PAUSE: Duration = Duration::from_millis(250);
 
 impl Recorder<'_> {
     pub(crate) fn take(&mut self, mut batch: Vec<Observation>) {
@@ -127,7 +124,7 @@ impl Recorder<'_> {
     }
 
     /// Writes what happened to a socket and keeps the table.
-    fn apply(&mut self, key: SocketKey, seen: SocketObservation) {
+    pub(crate) fn apply(&mut self, key: SocketKey, seen: SocketObservation) {
         let (mut attribution, mut owner) = (seen.attribution, seen.owner);
         let mut is_accepted = false;
         if seen.action.opens_port() {
@@ -209,111 +206,6 @@ impl Recorder<'_> {
             .processes
             .known(seen.owner, Some(seen.uid), &mut self.clock, &self.anchor);
         self.release_one(key);
-    }
-
-    /// Writes the lines that have waited long enough.
-    pub(crate) fn release(&mut self, now: Instant) {
-        let due: Vec<SocketKey> = std::iter::from_fn(|| self.held.due(now)).collect();
-        let may_ask = now >= self.next_ask && self.inspector.is_some();
-        if may_ask {
-            self.look_up(&due);
-        }
-        for key in due {
-            if !may_ask && self.lacks_something(key) {
-                self.held.push(key, now);
-            } else {
-                self.release_one(key);
-            }
-        }
-    }
-
-    fn lacks_something(&mut self, key: SocketKey) -> bool {
-        let held = self
-            .state
-            .table
-            .get_mut(key)
-            .and_then(|live| live.held.as_ref());
-        held.is_some_and(|held| held::lacks_port(held) || held::lacks_process(held))
-    }
-
-    /// Asks the kernel for the ports of sockets that told nothing since, and for
-    /// the processes that accepted a connection and were not seen to.
-    fn look_up(&mut self, keys: &[SocketKey]) {
-        if !keys.iter().any(|&key| self.lacks_something(key)) {
-            return;
-        }
-        let begin = Instant::now();
-        // One that is away looks already; it is asked at the next chance.
-        let Some(Ok(snapshot)) = self.inspector.as_mut().map(|it| it.snapshot()) else {
-            return;
-        };
-        // Connects that nobody answers can come without end, and a look takes
-        // the longer the more sockets there are: at most a fiftieth of the time
-        // goes into it.
-        self.next_ask = Instant::now() + (begin.elapsed() * 50).max(LOOK_PAUSE);
-        for found in snapshot.sockets {
-            let key = SocketKey::of(&found.socket);
-            if let Some(live) = self.state.table.get_mut(key)
-                && let Some(held) = &mut live.held
-            {
-                if held::lacks_port(held) {
-                    held::set_port(held, found.socket.local.port);
-                } else if held::lacks_process(held) {
-                    self.held_by(key, &found);
-                }
-            }
-        }
-    }
-
-    /// A connection was accepted by one of its holders. If the listener's owner
-    /// is among them that remains the best guess; else it was handed over or
-    /// accepted by a process that has the listener too.
-    fn held_by(&mut self, key: SocketKey, found: &FoundSocket) {
-        let Some(live) = self.state.table.get_mut(key) else {
-            return;
-        };
-        let is_holder = |owner: ProcessKey| found.holders.contains(&owner.pid);
-        if found.holders.is_empty() || live.owner.is_some_and(is_holder) {
-            return;
-        }
-        let first = found.holders.first().copied();
-        let owner = found
-            .owner
-            .or_else(|| first.and_then(|pid| self.state.processes.key_of(pid)));
-        let (Some(owner), Some(live)) = (owner, self.state.table.get_mut(key)) else {
-            return;
-        };
-        for held in live.held.iter_mut().flatten() {
-            held.attribution = Attribution::Snapshot;
-            held.owner = Some(owner);
-            held.uid = None;
-        }
-        let before = live.owner.replace(owner);
-        live.attribution = Attribution::Snapshot;
-        self.state
-            .processes
-            .known(owner, None, &mut self.clock, &self.anchor);
-        self.recount(before, Some(owner));
-    }
-
-    /// Writes every line that waits.
-    pub(crate) fn release_all(&mut self) {
-        let due: Vec<SocketKey> = std::iter::from_fn(|| self.held.any()).collect();
-        self.look_up(&due);
-        for key in due {
-            self.release_one(key);
-        }
-    }
-
-    fn release_one(&mut self, key: SocketKey) {
-        let held = self
-            .state
-            .table
-            .get_mut(key)
-            .and_then(|live| live.held.take());
-        for seen in held.into_iter().flatten() {
-            self.apply(key, seen);
-        }
     }
 
     fn write(

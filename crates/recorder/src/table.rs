@@ -183,10 +183,12 @@ impl Table {
         self.live.iter().map(|(&key, live)| (key, live))
     }
 
-    /// Every socket, in no particular order.
+    /// Every socket, in no particular order. Those whose first line waits to be
+    /// written are not in use yet, as far as the logs go.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Live> {
         self.live
             .values()
+            .filter(|live| live.held.is_none())
             .chain(self.time_wait.iter().map(|(_, live)| live))
     }
 }

@@ -335,6 +335,10 @@ impl Recorder<'_> {
             let Live {
                 owner, attribution, ..
             } = self.find_owner(found.clone());
+            if owner.is_none() {
+                // Who holds it now is gone already; the old owner is not wrong.
+                continue;
+            }
             if let Some(live) = self.state.table.get_mut(key) {
                 live.owner = owner;
                 live.attribution = attribution;

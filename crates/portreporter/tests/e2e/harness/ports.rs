@@ -2,7 +2,8 @@
 //! PR-EVENTS by what the contract says, and the file is compared byte for byte.
 //!
 //! So a test that finds a `listen`, `bind`, `connect` or `accept` line has found
-//! its row, too, and a `gap` has its line, which is no row.
+//! its row, too, as has one that finds a port of which was learnt late
+//! (`discover`), and a `gap` has its line, which is no row.
 
 use serde_json::Value;
 
@@ -103,7 +104,7 @@ fn row(line: &Value) -> Option<String> {
     if line["event"] == "gap" {
         return Some(note(line));
     }
-    if !["listen", "bind", "connect", "accept"].contains(&line["event"].as_str()?) {
+    if !["listen", "bind", "connect", "accept", "discover"].contains(&line["event"].as_str()?) {
         return None;
     }
     let text = |key: &str| line[key].as_str().unwrap_or_default();

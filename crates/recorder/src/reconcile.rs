@@ -11,9 +11,12 @@
 //! and the moment when all events from before its end have been handed over.
 //! What then still differs has to differ in a second look too.
 //!
-//! Not compared: TIME_WAIT, whose mini-sockets have new cookies, connections
-//! whose handshake is not over, and, among the missing, sockets of network
-//! namespaces that could not be looked into as a whole.
+//! A connection of which only a TIME_WAIT mini-socket is left, with the cookie
+//! that it had, is gone from its process: if its end was missed it vanishes, too.
+//!
+//! Not compared: connections whose handshake is not over, and, among the
+//! missing, sockets of network namespaces that could not be looked into as a
+//! whole.
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
@@ -254,6 +257,10 @@ impl Recorder<'_> {
                 .map(|found| (SocketKey::of(&found.socket), found)),
         );
         found.retain(|key, _| !touched.contains(key));
+        let waiting: FxHashSet<SocketKey> = found
+            .extract_if(|_, found| found.socket.state == Some(TcpState::TimeWait))
+            .map(|(key, _)| key)
+            .collect();
 
         let missed = found
             .iter()
@@ -278,7 +285,7 @@ impl Recorder<'_> {
             }
             Some(suspects) => {
                 let confirmed = differing.intersection(&suspects).copied().collect();
-                self.put_right(confirmed, &mut found);
+                self.put_right(confirmed, &mut found, &waiting);
             }
         }
         self.mend(&found);
@@ -286,7 +293,12 @@ impl Recorder<'_> {
     }
 
     /// Writes what was missed and what is gone.
-    fn put_right(&mut self, keys: Vec<SocketKey>, found: &mut FxHashMap<SocketKey, FoundSocket>) {
+    fn put_right(
+        &mut self,
+        keys: Vec<SocketKey>,
+        found: &mut FxHashMap<SocketKey, FoundSocket>,
+        waiting: &FxHashSet<SocketKey>,
+    ) {
         let now = self.anchor.boot_now();
         let mut reconciled = Reconciled::default();
         for key in keys {
@@ -297,9 +309,16 @@ impl Recorder<'_> {
                 self.recount(None, live.owner);
                 self.state.table.insert(key, live.clone());
                 (Action::Discover, live)
-            } else if let Some(live) = self.state.table.remove(key) {
+            } else if let Some(mut live) = self.state.table.remove(key) {
                 reconciled.vanished += 1;
-                self.recount(live.owner, None);
+                if waiting.contains(&key) {
+                    live.socket.state = Some(TcpState::TimeWait);
+                    if let Some(oldest) = self.state.table.wait(live.clone(), now) {
+                        self.recount(oldest.owner, None);
+                    }
+                } else {
+                    self.recount(live.owner, None);
+                }
                 (Action::Vanish, live)
             } else {
                 continue;
@@ -369,7 +388,7 @@ fn is_idle(live: &Live) -> bool {
 /// Would an event have told of it?
 fn is_in_use(found: &FoundSocket) -> bool {
     match found.socket.state {
-        Some(TcpState::TimeWait | TcpState::SynReceived | TcpState::Closed) => false,
+        Some(TcpState::SynReceived | TcpState::Closed) => false,
         // Most of those that nobody holds are mini-sockets, like TIME_WAIT.
         Some(TcpState::FinWait2) => !found.holders.is_empty(),
         _ => true,

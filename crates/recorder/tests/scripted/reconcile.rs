@@ -132,6 +132,27 @@ fn a_socket_that_the_kernel_lacks_vanishes() {
 }
 
 #[test]
+fn a_connection_that_came_to_wait_unseen_keeps_its_owner() {
+    let [open, waits] = [TcpState::Established, TcpState::TimeWait].map(|state| {
+        let holder = (state == TcpState::Established).then_some(CHILD);
+        [found(5, state, holder)]
+    });
+    let record = look(
+        vec![Look::at(&open), Look::at(&waits), Look::at(&waits)],
+        made(0),
+    );
+    let vanish = line(&record.lines, "vanish");
+    let table = record.table();
+    assert_eq!(cookies(&table), ["5"]);
+    for line in [vanish, table[0]] {
+        assert_eq!(
+            (&line["state"], &line["pid"]),
+            (&"TIME_WAIT".into(), &CHILD.pid.into())
+        );
+    }
+}
+
+#[test]
 fn what_differs_in_one_look_only_is_nothing() {
     let stays = listener(1);
     let with = |cookie| [stays.clone(), listener(cookie)];

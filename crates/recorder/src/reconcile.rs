@@ -226,6 +226,8 @@ impl Recorder<'_> {
         self.answer(asked, &snapshot, look.begun.elapsed());
         // One that failed is tried again when it is due.
         if is_taken && look.compares {
+            // What was lost until now has to be known when it is concluded.
+            self.compare(Instant::now());
             look.taken = Some(Taken {
                 snapshot,
                 at: self.anchor.boot_now(),
@@ -248,6 +250,7 @@ impl Recorder<'_> {
             return;
         };
         let Taken { snapshot, .. } = taken;
+        self.compare(now);
         let mut found: FxHashMap<SocketKey, FoundSocket> =
             HashMap::with_capacity_and_hasher(snapshot.sockets.len(), FxBuildHasher);
         found.extend(

@@ -254,7 +254,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Asks the kernel what it made.
-    fn compare(&mut self, now: Instant) {
+    pub(crate) fn compare(&mut self, now: Instant) {
         let boot = self.anchor.boot_now();
         let Some(Ok(produced)) = self.inspector.as_mut().map(|it| it.produced()) else {
             return;

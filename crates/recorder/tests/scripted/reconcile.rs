@@ -1,6 +1,8 @@
 //! The table of sockets beside what the kernel shows: what is written where the
 //! two differ, and that nothing is where they do not.
 
+use std::time::{Duration, Instant};
+
 use event::{Action, Attribution, Cookie, Endpoint, ProcessKey, Protocol, Socket, TcpState};
 use recorder::Reconciled;
 use sensor::{FoundSocket, Observation, SocketObservation};
@@ -307,8 +309,8 @@ fn a_state_of_which_the_news_was_lost_is_put_right() {
 fn what_is_found_is_not_in_the_books() {
     let after = [listener(6), listener(7)];
     let losing = |prompter: &Prompter| {
-        // Two are missing between them, and none comes after them.
-        prompter.tell(vec![of(0xabc, accept(0)), of(0xabc, close(3))]);
+        // Two are missing after them, and nothing comes that would show it.
+        prompter.tell(vec![of(0xabc, accept(0)), of(0xabc, close(1))]);
     };
     let record = look(
         vec![
@@ -356,6 +358,36 @@ fn a_stop_during_a_look_ends_in_order() {
         (&counters["kernel"], &counters["written"], &counters["lost"]),
         (&BATCHES.into(), &BATCHES.into(), &0.into())
     );
+}
+
+#[test]
+fn who_wants_a_port_waits_for_the_look_to_end() {
+    let mut connect = seen(0, Action::Connect, TcpState::SynSent);
+    connect.attribution = Attribution::Creator;
+    let there = [FoundSocket {
+        socket: connect.socket.clone(),
+        ..listener(0xabc)
+    }];
+    connect.socket.local.port = 0;
+    let long = |prompter: &Prompter| {
+        prompter.tell(vec![Observation::Socket(connect)]);
+        // Longer than its line waits for anything else.
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(750) {
+            prompter.tell(Vec::new());
+        }
+    };
+    let record = look(
+        vec![
+            Look::at(&[]),
+            Look::at(&[]).meanwhile(long),
+            Look::at(&there),
+            Look::at(&there),
+        ],
+        made(1),
+    );
+    differs_nowhere(&record);
+    assert_eq!(line(&record.lines, "connect")["local_port"], 80);
 }
 
 #[test]

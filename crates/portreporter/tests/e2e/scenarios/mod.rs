@@ -8,6 +8,7 @@ mod engines;
 mod faults;
 mod handed;
 mod hardship;
+mod loss;
 mod names;
 mod places;
 mod process;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         rolls::CASES,
         hardship::CASES,
         faults::CASES,
+        loss::CASES,
         engines::CASES,
         refusals::CASES,
     ]

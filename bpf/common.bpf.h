@@ -39,7 +39,8 @@ struct memory {
 	__u8 reported;		/* the record that opens the port was made */
 	__u8 connecting;	/* it connects: SYN_RECEIVED is a simultaneous open */
 	__u8 owed;		/* the next record has to tell all, and must not be brief */
-	__u8 padding[3];	/* the addresses are read as words */
+	__u8 unused;		/* its owner accepted it, and may yet pass it on */
+	__u8 padding[2];	/* the addresses are read as words */
 	__u8 local_ip[16];
 	__u8 remote_ip[16];
 };
@@ -151,6 +152,7 @@ static __always_inline struct memory *recall(void *sk, __u64 cookie, __u64 flags
 		memory->reported = 0;
 		memory->connecting = 0;
 		memory->owed = 0;
+		memory->unused = 0;
 	}
 	return memory;
 }
@@ -159,6 +161,14 @@ static __always_inline void own(struct memory *memory)
 {
 	fill_current(&memory->owner);
 	memory->attribution = OWNER_CREATOR;
+	memory->unused = 0;
+}
+
+/* Was the connection handed on by the process that accepted it? The first
+ * other one that uses it has it then. */
+static __always_inline bool is_passed(const struct memory *memory)
+{
+	return memory->unused && bpf_get_current_task_btf()->tgid != memory->owner.pid;
 }
 
 /* The owner may have become another user since. Returns true if it has. */

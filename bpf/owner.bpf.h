@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /*
- * Who accepted a connection. accept() itself cannot be seen without tracing
- * functions or every system call; what can is that it asks for the peer's
+ * Who accepted a connection. accept() itself can only be seen where functions
+ * can be traced. What can be seen everywhere is that it asks for the peer's
  * address, and the first send. Until then the owner is the listener's.
  */
 #ifndef PORT_REPORTER_OWNER_H
@@ -10,12 +10,15 @@
 #include "common.bpf.h"
 #include "udp.bpf.h"
 
+/* The current process has the connection, if nobody was known to use it. */
 static __always_inline void take_over(struct memory *memory)
 {
 	struct owner_record *record;
 
-	if (memory->attribution != OWNER_INHERITED)
+	if (memory->attribution != OWNER_INHERITED && !is_passed(memory)) {
+		memory->unused = 0;
 		return;
+	}
 	own(memory);
 	if (is_quiet(memory->owner.pid))
 		return;
@@ -28,6 +31,42 @@ static __always_inline void take_over(struct memory *memory)
 	record->cookie = memory->cookie;
 	record->owner = memory->owner;
 	bpf_ringbuf_submit(record, 0);
+}
+
+/* The end of accept(), in the process that called it. */
+static __always_inline void accepted(struct sock *sk)
+{
+	struct memory *memory;
+
+	mark_fired(HOOK_TCP_ACCEPTED);
+	if (!sk || sk->sk_protocol != IPPROTO_TCP)
+		return;
+	/* With TCP Fast Open it may not be established, and a clone still. */
+	memory = recall(sk, bpf_get_socket_cookie(sk), 0);
+	if (!memory || memory->attribution != OWNER_INHERITED)
+		return;
+	take_over(memory);
+	memory->unused = 1;
+}
+
+/*
+ * The socket is what the function returns, which stands after its arguments:
+ * two since Linux 6.10. Each program is refused where the other one fits, for
+ * in its place there is no socket.
+ */
+SEC("fexit/inet_csk_accept")
+int BPF_PROG(tcp_accepted, struct sock *listener, void *argument, struct sock *sk)
+{
+	accepted(sk);
+	return 0;
+}
+
+SEC("fexit/inet_csk_accept")
+int BPF_PROG(tcp_accepted_by_four, struct sock *listener, int flags, int *error, bool kern,
+	     struct sock *sk)
+{
+	accepted(sk);
+	return 0;
 }
 
 static __always_inline void ask_peer(struct bpf_sock_addr *ctx)
@@ -68,15 +107,10 @@ int BPF_PROG(socket_sent, struct sock *sk, int result, int flags)
 	memory = bpf_sk_storage_get(&memories, sk, 0, 0);
 	if (!memory || memory->cookie != sk->__sk_common.skc_cookie.counter)
 		return 0;
-	if (sk->sk_protocol == IPPROTO_TCP) {
+	if (sk->sk_protocol == IPPROTO_TCP)
 		take_over(memory);
-	} else if (sk->sk_protocol == IPPROTO_UDP && !memory->reported) {
-		refresh_udp(memory, sk);
-		if (memory->local_port) {
-			memory->reported = 1;
-			report_udp(memory, ACTION_BIND);
-		}
-	}
+	else if (sk->sk_protocol == IPPROTO_UDP)
+		port_udp(memory, sk);
 	return 0;
 }
 

@@ -261,7 +261,7 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 	/* Where nobody was seen to accept, the process that closes is the user. */
 	if (in_user_context(sk)) {
 		if (memory->attribution == OWNER_INHERITED ||
-		    memory->attribution == OWNER_UNKNOWN) {
+		    memory->attribution == OWNER_UNKNOWN || is_passed(memory)) {
 			own(memory);
 			memory->owed = 1;
 		} else if (renew_user(memory)) {

@@ -103,7 +103,7 @@ int udp_send6(struct bpf_sock_addr *ctx)
 }
 
 /* connect() chooses a port only after this, if the socket has none yet; then
- * the first send reports it, or the close. */
+ * its return reports it, or the first send, or the close. */
 static __always_inline void connect_udp(struct bpf_sock_addr *ctx)
 {
 	if (ctx->protocol == IPPROTO_UDP)
@@ -124,6 +124,47 @@ int udp_connect6(struct bpf_sock_addr *ctx)
 	mark_fired(HOOK_UDP_CONNECT6);
 	connect_udp(ctx);
 	return 1;
+}
+
+/* A socket that was seen before it had a port may have one now. */
+static __always_inline void port_udp(struct memory *memory, struct sock *sk)
+{
+	if (memory->reported)
+		return;
+	refresh_udp(memory, sk);
+	if (!memory->local_port)
+		return;
+	memory->reported = 1;
+	report_udp(memory, ACTION_BIND);
+}
+
+/* The end of connect(), where functions can be traced. Even if it failed, the
+ * port that it took is kept. */
+static __always_inline void connected_udp(struct sock *sk)
+{
+	struct memory *memory;
+
+	if (sk->sk_protocol != IPPROTO_UDP)
+		return;
+	memory = bpf_sk_storage_get(&memories, sk, 0, 0);
+	if (memory && memory->cookie && memory->cookie == sk->__sk_common.skc_cookie.counter)
+		port_udp(memory, sk);
+}
+
+SEC("fexit/__ip4_datagram_connect")
+int BPF_PROG(connected_udp4, struct sock *sk)
+{
+	mark_fired(HOOK_UDP_CONNECTED4);
+	connected_udp(sk);
+	return 0;
+}
+
+SEC("fexit/__ip6_datagram_connect")
+int BPF_PROG(connected_udp6, struct sock *sk)
+{
+	mark_fired(HOOK_UDP_CONNECTED6);
+	connected_udp(sk);
+	return 0;
 }
 
 /* The last descriptor of a socket is closed. */

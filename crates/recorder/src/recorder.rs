@@ -32,7 +32,8 @@ const COUNTERS: Duration = Duration::from_mins(1);
 const ZONE: Duration = Duration::from_mins(1);
 
 /// The hooks that tell who accepts a connection.
-const ACCEPT_HOOKS: [&str; 3] = [
+const ACCEPT_HOOKS: [&str; 4] = [
+    "fexit/inet_csk_accept",
     "cgroup/getpeername4",
     "cgroup/getpeername6",
     "tp_btf/sock_send_length",

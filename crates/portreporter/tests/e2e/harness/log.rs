@@ -117,6 +117,13 @@ impl Log {
         &self.sets[0].lines[0]
     }
 
+    /// Was this hook in use?
+    pub(crate) fn has_hook(&self, name: &str) -> bool {
+        self.open()["hooks"]
+            .as_array()
+            .is_some_and(|hooks| hooks.iter().any(|hook| hook == name))
+    }
+
     /// Fails unless every promise about log sets holds.
     pub(crate) fn verify(&self, checks: &Checks) {
         assert!(!self.sets.is_empty(), "no log set was left");

@@ -47,20 +47,20 @@ fn udp_reconnect() {
     );
 }
 
-/// The process shows itself only after its `accept` line was written.
+/// The process shows itself only after its `accept` line was written, unless
+/// the kernel tells who calls accept.
 fn accept_late() {
     let (facts, log) = record_up_to_accept(&["accept-late"], "accepted");
     let (listener, server) = (facts.one("listener"), facts.one("server"));
     assert!(server.pid != listener.pid, "a child accepts: {server:?}");
     let lines = log.about(&server);
-    lines.in_turn(
-        &[
-            ("accept", &as_seen_by(&listener, &server)),
-            ("close", &server),
-        ],
-        INHERITED,
-    );
-    lines.value("accept", "owner", "inherited").closed("closed");
+    let (accepts, owner) = if log.has_hook("fexit/inet_csk_accept") {
+        (server.clone(), "creator")
+    } else {
+        (as_seen_by(&listener, &server), "inherited")
+    };
+    lines.in_turn(&[("accept", &accepts), ("close", &server)], INHERITED);
+    lines.value("accept", "owner", owner).closed("closed");
     shown_before_its_end(&log, &server);
 }
 

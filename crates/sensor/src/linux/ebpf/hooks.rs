@@ -1,13 +1,16 @@
 //! The programs of the object and where each is hung.
 //!
 //! Every hook is tried on its own. One that cannot be had is a
-//! [`Degradation`] that says what the records lack without it; whether one that
-//! was attached really fires is proved elsewhere (`prove`).
+//! [`Degradation`] that says what the records lack without it, unless others
+//! stand in for it; whether one that was attached really fires is proved
+//! elsewhere (`prove`).
 
 use std::fs::File;
 use std::path::PathBuf;
 
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, ProgramError};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, FExit, ProgramError,
+};
 use aya::{Btf, Ebpf};
 use event::Degradation;
 
@@ -24,10 +27,23 @@ pub(super) struct Hook {
     required: bool,
     /// What the records lack without it.
     lacks: &'static str,
+    substitutes: Option<Substitutes>,
 }
 
+/// What stands in for a hook that is not there.
+struct Substitutes {
+    /// The programs, which must all fire.
+    programs: &'static [&'static str],
+    /// What the records lack even so.
+    lacks: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
 enum Place {
     Tracepoint(&'static str),
+    /// The return of a function. The other program is for kernels in which the
+    /// function takes other arguments.
+    Return(&'static str, Option<&'static str>),
     Socket,
     Address,
 }
@@ -36,7 +52,7 @@ enum Place {
 /// that by a flag is refused.
 const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
-pub(super) const HOOKS: [Hook; 16] = [
+pub(super) const HOOKS: [Hook; 19] = [
     Hook {
         program: "tcp_state",
         name: "tp_btf/inet_sock_set_state",
@@ -44,6 +60,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("inet_sock_set_state"),
         required: true,
         lacks: "no TCP event is seen",
+        substitutes: None,
     },
     Hook {
         program: "tcp_state_nested",
@@ -52,6 +69,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("inet_sock_set_state"),
         required: false,
         lacks: "a TCP event that interrupts another one on the same CPU is lost, and counted",
+        substitutes: None,
     },
     Hook {
         program: "udp_bind4",
@@ -60,6 +78,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Socket,
         required: false,
         lacks: "a UDP port over IPv4 is recorded when it first sends or closes, not when it is bound",
+        substitutes: None,
     },
     Hook {
         program: "udp_bind6",
@@ -68,6 +87,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Socket,
         required: false,
         lacks: "a UDP port over IPv6 is recorded when it first sends or closes, not when it is bound",
+        substitutes: None,
     },
     Hook {
         program: "udp_send4",
@@ -76,6 +96,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Address,
         required: false,
         lacks: "a UDP port over IPv4 that is taken by sending is not seen",
+        substitutes: None,
     },
     Hook {
         program: "udp_send6",
@@ -84,6 +105,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Address,
         required: false,
         lacks: "a UDP port over IPv6 that is taken by sending is not seen",
+        substitutes: None,
     },
     Hook {
         program: "udp_connect4",
@@ -92,6 +114,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Address,
         required: false,
         lacks: "the owner of a UDP port over IPv4 that is taken by connect is not seen",
+        substitutes: None,
     },
     Hook {
         program: "udp_connect6",
@@ -100,6 +123,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Address,
         required: false,
         lacks: "the owner of a UDP port over IPv6 that is taken by connect is not seen",
+        substitutes: None,
     },
     Hook {
         program: "socket_release",
@@ -108,6 +132,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Socket,
         required: false,
         lacks: "the close of a UDP port is not seen before the next comparison",
+        substitutes: None,
     },
     Hook {
         program: "tcp_accept4",
@@ -116,6 +141,10 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Address,
         required: false,
         lacks: "a connection over IPv4 accepted by another process than its listener's is blamed on the listener until it sends or closes",
+        substitutes: Some(Substitutes {
+            programs: &["tcp_accepted"],
+            lacks: None,
+        }),
     },
     Hook {
         program: "tcp_accept6",
@@ -124,6 +153,10 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Address,
         required: false,
         lacks: "a connection over IPv6 accepted by another process than its listener's is blamed on the listener until it sends or closes",
+        substitutes: Some(Substitutes {
+            programs: &["tcp_accepted"],
+            lacks: None,
+        }),
     },
     Hook {
         program: "socket_sent",
@@ -132,6 +165,10 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("sock_send_length"),
         required: false,
         lacks: "a UDP port that is taken by connect is recorded when its socket closes, and not at all if the socket gave it up before; a connection's process may be known only at its close",
+        substitutes: Some(Substitutes {
+            programs: &["tcp_accepted", "connected_udp4", "connected_udp6"],
+            lacks: Some("a process that was handed a connection may be known only at its close"),
+        }),
     },
     Hook {
         program: "process_exec",
@@ -140,6 +177,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("sched_process_exec"),
         required: false,
         lacks: "a process that is gone within milliseconds has no name",
+        substitutes: None,
     },
     Hook {
         program: "process_fork",
@@ -148,6 +186,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("sched_process_fork"),
         required: false,
         lacks: "a forked process that is gone within milliseconds has no name",
+        substitutes: None,
     },
     Hook {
         program: "process_exit",
@@ -156,6 +195,7 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("sched_process_exit"),
         required: false,
         lacks: "what is known of processes is kept longer than needed",
+        substitutes: None,
     },
     Hook {
         program: "group_made",
@@ -164,6 +204,43 @@ pub(super) const HOOKS: [Hook; 16] = [
         place: Place::Tracepoint("cgroup_mkdir"),
         required: false,
         lacks: "the container of a group that is gone within milliseconds is not known",
+        substitutes: None,
+    },
+    Hook {
+        program: "tcp_accepted",
+        name: "fexit/inet_csk_accept",
+        key: 16,
+        place: Place::Return("inet_csk_accept", Some("tcp_accepted_by_four")),
+        required: false,
+        lacks: "a connection accepted by another process than its listener's may be blamed on the listener until it sends or closes",
+        substitutes: Some(Substitutes {
+            programs: &["tcp_accept4", "tcp_accept6", "socket_sent"],
+            lacks: None,
+        }),
+    },
+    Hook {
+        program: "connected_udp4",
+        name: "fexit/__ip4_datagram_connect",
+        key: 17,
+        place: Place::Return("__ip4_datagram_connect", None),
+        required: false,
+        lacks: "a UDP port over IPv4 that is taken by connect is recorded when it closes",
+        substitutes: Some(Substitutes {
+            programs: &["socket_sent"],
+            lacks: None,
+        }),
+    },
+    Hook {
+        program: "connected_udp6",
+        name: "fexit/__ip6_datagram_connect",
+        key: 18,
+        place: Place::Return("__ip6_datagram_connect", None),
+        required: false,
+        lacks: "a UDP port over IPv6 that is taken by connect is recorded when it closes",
+        substitutes: Some(Substitutes {
+            programs: &["socket_sent"],
+            lacks: None,
+        }),
     },
 ];
 
@@ -175,11 +252,32 @@ impl Hook {
         btf: &Btf,
         cgroup: Result<&File, &str>,
     ) -> Result<(), String> {
-        let program = ebpf.program_mut(self.program).ok_or("not in the object")?;
+        let result = self.attach_program(self.program, ebpf, btf, cgroup);
+        match (self.place, result) {
+            (Place::Return(_, Some(other)), Err(_)) => {
+                self.attach_program(other, ebpf, btf, cgroup)
+            }
+            (_, result) => result,
+        }
+    }
+
+    fn attach_program(
+        &self,
+        program: &str,
+        ebpf: &mut Ebpf,
+        btf: &Btf,
+        cgroup: Result<&File, &str>,
+    ) -> Result<(), String> {
+        let program = ebpf.program_mut(program).ok_or("not in the object")?;
         let result: Result<(), ProgramError> = match self.place {
             Place::Tracepoint(name) => (|| {
                 let program: &mut BtfTracePoint = program.try_into()?;
                 program.load(name, btf)?;
+                program.attach().map(drop)
+            })(),
+            Place::Return(function, _) => (|| {
+                let program: &mut FExit = program.try_into()?;
+                program.load(function, btf)?;
                 program.attach().map(drop)
             })(),
             Place::Socket => {
@@ -214,7 +312,7 @@ impl Hook {
 
     /// Does only traffic over IPv6 reach it?
     pub(super) fn is_ipv6(&self) -> bool {
-        self.name.ends_with('6')
+        self.program.ends_with('6')
     }
 
     /// Can the proof reach it? It makes no control groups.
@@ -222,14 +320,20 @@ impl Hook {
         self.program != "group_made"
     }
 
-    /// What it means that this hook is not there.
-    pub(super) fn missing(&self, why: &str) -> Degradation {
-        Degradation {
+    /// What it means that this hook is not there, if it means anything besides
+    /// those that were `proved` to fire.
+    pub(super) fn missing(&self, why: &str, proved: &[&Self]) -> Option<Degradation> {
+        let is_proved = |name: &&str| proved.iter().any(|hook| hook.program == *name);
+        let lacks = match &self.substitutes {
+            Some(others) if others.programs.iter().all(is_proved) => others.lacks?,
+            _ => self.lacks,
+        };
+        Some(Degradation {
             what: format!("hook {}", self.name),
             why: why.to_owned(),
-            consequence: self.lacks.to_owned(),
+            consequence: lacks.to_owned(),
             remedy: None,
-        }
+        })
     }
 }
 
@@ -255,4 +359,49 @@ pub(super) fn cgroup_root() -> Result<File, String> {
         })
         .ok_or("no cgroup2 file system is mounted")?;
     File::open(&path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(program: &str) -> &'static Hook {
+        HOOKS.iter().find(|hook| hook.program == program).unwrap()
+    }
+
+    #[test]
+    fn each_hook_has_a_key_of_its_own() {
+        for (key, hook) in HOOKS.iter().enumerate() {
+            assert_eq!(hook.key as usize, key, "{}", hook.program);
+        }
+    }
+
+    #[test]
+    fn every_substitute_is_a_hook() {
+        for name in HOOKS
+            .iter()
+            .filter_map(|hook| hook.substitutes.as_ref())
+            .flat_map(|others| others.programs)
+        {
+            hook(name);
+        }
+    }
+
+    #[test]
+    fn nothing_is_missing_that_all_substitutes_tell() {
+        let accepted = hook("tcp_accepted");
+        let all = ["tcp_accept4", "tcp_accept6", "socket_sent"].map(hook);
+        assert_eq!(accepted.missing("why", &all), None);
+        let without_one = accepted.missing("why", &all[1..]).unwrap();
+        assert_eq!(without_one.consequence, accepted.lacks);
+        let nothing = hook("tcp_state").missing("why", &all).unwrap();
+        assert_eq!(nothing.consequence, "no TCP event is seen");
+    }
+
+    #[test]
+    fn what_substitutes_do_not_tell_is_said() {
+        let others = ["tcp_accepted", "connected_udp4", "connected_udp6"].map(hook);
+        let missing = hook("socket_sent").missing("why", &others).unwrap();
+        assert!(missing.consequence.starts_with("a process that was handed"));
+    }
 }

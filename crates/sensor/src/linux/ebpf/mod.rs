@@ -63,8 +63,14 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
         .map_err(|error| unavailable(&explain(&error)))?;
 
     let mut degradations = Vec::new();
-    let attached = attach(&mut ebpf, &btf, &mut degradations)?;
-    let hooks = prove(&mut ebpf, &attached, &mut degradations);
+    let mut missing = Vec::new();
+    let attached = attach(&mut ebpf, &btf, &mut missing, &mut degradations)?;
+    let proved = prove(&mut ebpf, &attached, &mut missing);
+    let lacking = missing
+        .iter()
+        .filter_map(|(hook, why)| hook.missing(why, &proved));
+    degradations.extend(lacking);
+    let hooks = proved.iter().map(|hook| hook.name.to_owned()).collect();
     keep_quiet(&mut ebpf, false);
     let iterator: Result<(), aya::programs::ProgramError> = (|| {
         let program: &mut Iter = ebpf
@@ -102,9 +108,13 @@ pub(super) fn has_types() -> bool {
     Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
+/// Hooks that are not there, and why.
+type Missing = Vec<(&'static hooks::Hook, String)>;
+
 fn attach(
     ebpf: &mut Ebpf,
     btf: &Btf,
+    missing: &mut Missing,
     degradations: &mut Vec<Degradation>,
 ) -> Result<Vec<&'static hooks::Hook>, Error> {
     let cgroup = hooks::cgroup_root();
@@ -126,7 +136,7 @@ fn attach(
             Err(why) if hook.is_required() => {
                 return Err(unavailable(&format!("{}: {why}", hook.name)));
             }
-            Err(why) => degradations.push(hook.missing(&why)),
+            Err(why) => missing.push((hook, why)),
         }
     }
     if !attached.iter().any(|hook| hook.reports_udp()) {
@@ -140,31 +150,31 @@ fn attach(
     Ok(attached)
 }
 
-/// Returns the names of the hooks that were seen to fire.
+/// Returns the hooks that were seen to fire.
 fn prove(
     ebpf: &mut Ebpf,
     attached: &[&'static hooks::Hook],
-    degradations: &mut Vec<Degradation>,
-) -> Vec<String> {
+    missing: &mut Missing,
+) -> Vec<&'static hooks::Hook> {
     let exercised = prove::exercise();
     let ipv6 = prove::has_ipv6();
     let fired: Option<Array<&MapData, u32>> = ebpf
         .map("fired")
         .and_then(|map: &Map| Array::try_from(map).ok());
     let mut proved = Vec::new();
-    for hook in attached {
+    for &hook in attached {
         let seen = fired
             .as_ref()
             .and_then(|fired| fired.get(&hook.key, 0).ok())
             == Some(1);
         if seen || (hook.is_ipv6() && !ipv6) || !hook.can_be_exercised() {
-            proved.push(hook.name.to_owned());
+            proved.push(hook);
         } else {
             let why = match &exercised {
                 Ok(()) => "it was attached but does not fire".to_owned(),
                 Err(error) => format!("it could not be proved to fire: {error}"),
             };
-            degradations.push(hook.missing(&why));
+            missing.push((hook, why));
         }
     }
     proved

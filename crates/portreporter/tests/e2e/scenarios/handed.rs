@@ -13,6 +13,12 @@ use crate::{Case, Needs};
 
 const NOBODY: u32 = 65534;
 
+/// Tells who calls accept.
+const ACCEPT: &str = "fexit/inet_csk_accept";
+
+/// Tells who sends.
+const SEND: &str = "tp_btf/sock_send_length";
+
 pub(super) const CASES: &[Case] = &[
     ("handed_udp_reconnect", Needs::Root, udp_reconnect),
     ("handed_accept_late", Needs::Root, accept_late),
@@ -54,14 +60,16 @@ fn accept_late() {
     let (listener, server) = (facts.one("listener"), facts.one("server"));
     assert!(server.pid != listener.pid, "a child accepts: {server:?}");
     let lines = log.about(&server);
-    let (accepts, owner) = if log.has_hook("fexit/inet_csk_accept") {
+    let (accepts, owner) = if log.has_hook(ACCEPT) {
         (server.clone(), "creator")
     } else {
         (as_seen_by(&listener, &server), "inherited")
     };
     lines.in_turn(&[("accept", &accepts), ("close", &server)], INHERITED);
     lines.value("accept", "owner", owner).closed("closed");
-    shown_before_its_end(&log, &server);
+    if log.has_hook(ACCEPT) || log.has_hook(SEND) {
+        shown_before_its_end(&log, &server);
+    }
 }
 
 fn setuid() {
@@ -143,7 +151,9 @@ fn scm_rights() {
             .owner_at("close", CREATOR)
             .addresses()
             .closed("closed");
-        shown_before_its_end(&log, &server);
+        if log.has_hook(SEND) {
+            shown_before_its_end(&log, &server);
+        }
     }
 }
 

@@ -33,15 +33,9 @@ fn listener(cookie: u64) -> FoundSocket {
     found(cookie, TcpState::Listening, Some(CHILD))
 }
 
-fn of(cookie: u64, observation: SocketObservation) -> Observation {
-    let socket = Socket {
-        cookie: Some(Cookie(cookie)),
-        ..observation.socket
-    };
-    Observation::Socket(SocketObservation {
-        socket,
-        ..observation
-    })
+fn of(cookie: u64, mut observation: SocketObservation) -> Observation {
+    observation.socket.cookie = Some(Cookie(cookie));
+    Observation::Socket(observation)
 }
 
 fn cookies(lines: &[&Value]) -> Vec<String> {

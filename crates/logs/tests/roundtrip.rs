@@ -7,14 +7,17 @@ use event::{
     TcpState, WallTime, text,
 };
 use jiff::tz::{Offset, TimeZone};
+use logs::derive::{self, Mapping};
 use logs::format::clock::LocalClock;
-use logs::format::events::{EventsEncoder, Gap, OwnerText};
+use logs::format::events::{EventsEncoder, Gap, Opening, OwnerText};
 use logs::format::listing::{Modules, ProcessPorts};
 use logs::format::{pids, ports};
 use logs::read::{Event, GapRecord, Moment, Record, SocketRecord};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
+
+const STAMP: &str = "26-10-25-2-59-58";
 
 /// Text as it comes from outside: bytes that need not be UTF-8, with more of
 /// the dangerous ones than chance would give.
@@ -198,6 +201,51 @@ proptest! {
         ports::gap(&mut note, &mut clock, &gap);
         prop_assert_eq!(note.iter().position(|&byte| byte == b'\n'), Some(note.len() - 1));
         prop_assert!(!note.contains(&b','));
+    }
+
+    #[test]
+    fn the_rows_of_pr_ports_follow_from_the_lines(
+        seen in prop::collection::vec((wall(), action(), socket(), of(process())), 0..6),
+    ) {
+        let mut clock = LocalClock::new(TimeZone::UTC);
+        let mut encoder = EventsEncoder::new(0);
+        let (mut lines, mut rows) = (Vec::new(), Vec::new());
+        encoder.open(&mut lines, &mut clock, WallTime(0), &Opening {
+            version: "1",
+            host: "host",
+            os: "os",
+            boot_id: "boot",
+            run: "run",
+            set: STAMP,
+            previous: None,
+            previous_sha256: None,
+            engine: "ebpf",
+            hooks: &[],
+            degraded: &[],
+        });
+        ports::header(&mut rows, STAMP);
+        for (t, action, socket, process) in &seen {
+            let owner = process.as_ref().map(|process| OwnerText::new(process, None, &mut clock));
+            let nobody = OwnerText::unknown();
+            let text = owner.as_ref().unwrap_or(&nobody);
+            let attribution = Attribution::Snapshot;
+            encoder.socket(&mut lines, &mut clock, *t, action, socket, attribution, text, None);
+            let has_row = matches!(
+                action,
+                Action::Accept | Action::Bind | Action::Connect | Action::Discover | Action::Listen
+            );
+            if has_row {
+                ports::row(&mut rows, &mut clock, *t, socket, owner.as_ref());
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("PR-EVENTS.jsonl");
+        std::fs::write(&path, &lines).unwrap();
+        let derived = derive::from_file(&path, Mapping::Available).unwrap();
+        prop_assert_eq!(
+            String::from_utf8(derived.ports).unwrap(),
+            String::from_utf8(rows).unwrap()
+        );
     }
 
     #[test]

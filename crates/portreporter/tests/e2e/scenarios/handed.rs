@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::record;
-use crate::harness::expect::{ACCEPTED, BOUND, CONNECTED, CREATOR, INHERITED, LISTENED};
+use crate::harness::expect::{ACCEPTED, BOUND, CONNECTED, CREATOR, LISTENED};
 use crate::harness::{
     Fact, Facts, Log, Recorder, Traffic, copy_program, open_directory, traffic as program,
 };
@@ -54,18 +54,21 @@ fn udp_reconnect() {
 }
 
 /// The process shows itself only after its `accept` line was written, unless
-/// the kernel tells who calls accept.
+/// the kernel tells who calls accept; else it is looked up.
 fn accept_late() {
     let (facts, log) = record_up_to_accept(&["accept-late"], "accepted");
     let (listener, server) = (facts.one("listener"), facts.one("server"));
     assert!(server.pid != listener.pid, "a child accepts: {server:?}");
-    let lines = log.about(&server);
-    let (accepts, owner) = if log.has_hook(ACCEPT) {
-        (server.clone(), "creator")
+    let owner = if log.has_hook(ACCEPT) {
+        "creator"
     } else {
-        (as_seen_by(&listener, &server), "inherited")
+        "snapshot"
     };
-    lines.in_turn(&[("accept", &accepts), ("close", &server)], INHERITED);
+    let lines = log.about(&server);
+    lines.in_turn(
+        &[("accept", &server), ("close", &server)],
+        &["snapshot", "creator"],
+    );
     lines.value("accept", "owner", owner).closed("closed");
     if log.has_hook(ACCEPT) || log.has_hook(SEND) {
         shown_before_its_end(&log, &server);

@@ -21,6 +21,8 @@ mod time;
 
 pub use crate::action::{Action, CloseReason};
 pub use crate::degradation::{Degradation, Engine};
-pub use crate::process::{Attribution, Module, Owner, Process, ProcessKey, Service, ServiceKind};
+pub use crate::process::{
+    Attribution, Mapping, Module, Owner, Process, ProcessKey, Service, ServiceKind,
+};
 pub use crate::socket::{Cookie, Endpoint, Family, Protocol, Socket, TcpState};
 pub use crate::time::{BootTime, WallTime};

@@ -79,6 +79,23 @@ pub struct Module {
     pub base: u64,
 }
 
+/// A part of a file that a process mapped for execution, as the kernel told it
+/// when it happened.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mapping {
+    /// The file's path as the process saw it. One that was deleted before is
+    /// marked ` (deleted)`.
+    pub path: Vec<u8>,
+    /// The first address.
+    pub address: u64,
+    /// Where in the file that is.
+    pub offset: u64,
+    /// The file system, in major and minor part.
+    pub device: (u32, u32),
+    /// The file's number there.
+    pub inode: u64,
+}
+
 /// How the owner of a socket is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attribution {

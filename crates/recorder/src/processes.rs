@@ -15,7 +15,7 @@ use identity::Identifier;
 use logs::format::clock::LocalClock;
 use logs::format::events::OwnerText;
 use rustc_hash::FxHashMap;
-use sensor::Execution;
+use sensor::{Execution, Mappings};
 
 use crate::clock::Anchor;
 
@@ -44,6 +44,7 @@ enum Entry {
 /// The table of processes.
 pub(crate) struct Processes {
     identifier: Identifier,
+    mappings: Option<Box<dyn Mappings>>,
     table: FxHashMap<ProcessKey, Slot>,
     gone: VecDeque<(ProcessKey, Instant)>,
     owners: u64,
@@ -57,9 +58,10 @@ struct Slot {
 }
 
 impl Processes {
-    pub(crate) fn new(identifier: Identifier) -> Self {
+    pub(crate) fn new(identifier: Identifier, mappings: Option<Box<dyn Mappings>>) -> Self {
         Self {
             identifier,
+            mappings,
             table: FxHashMap::default(),
             gone: VecDeque::new(),
             owners: 0,
@@ -69,6 +71,11 @@ impl Processes {
     /// How many processes were owners so far.
     pub(crate) fn owners(&self) -> u64 {
         self.owners
+    }
+
+    /// How many pieces of news about what programs have mapped were lost.
+    pub(crate) fn mappings_lost(&mut self) -> u64 {
+        self.mappings.as_mut().map_or(0, |mappings| mappings.lost())
     }
 
     /// A process ran a new program.
@@ -208,16 +215,37 @@ impl Processes {
         }
     }
 
-    /// Looks at the modules of a process again, if it is still there.
+    /// Looks at the modules of a process again. Of one that is gone the kernel
+    /// may have told more than could be read in time.
     pub(crate) fn refresh_modules(&mut self, key: ProcessKey) {
-        if let Some(Slot {
+        let Some(Slot {
             entry: Entry::Known(known),
-            is_gone: false,
+            is_gone,
             ..
         }) = self.table.get_mut(&key)
-            && let Ok(modules) = self.identifier.modules(key)
-        {
+        else {
+            return;
+        };
+        let read = if *is_gone {
+            None
+        } else {
+            self.identifier.modules(key).ok()
+        };
+        // One that is just ending has none any more.
+        if let Some(modules) = read.filter(|modules| !modules.is_empty()) {
             known.modules = Ok(modules);
+            return;
+        }
+        let told = self.mappings.as_mut().and_then(|it| it.of(key));
+        if let Some(mappings) = told
+            && known
+                .modules
+                .as_ref()
+                .map_or(!mappings.is_empty(), |modules| {
+                    mappings.len() > modules.len()
+                })
+        {
+            known.modules = Ok(self.identifier.modules_told(&mappings));
         }
     }
 
@@ -299,12 +327,8 @@ impl Processes {
         };
         let modules = if let Some(before) = before {
             before
-        } else if is_gone {
-            Err("the process is gone".to_owned())
         } else {
-            self.identifier
-                .modules(key)
-                .map_err(|error| error.to_string())
+            self.modules(key, is_gone)
         };
         let started = process.start.map(|start| anchor.wall(start));
         let text = OwnerText::new(&process, started, clock);
@@ -312,6 +336,27 @@ impl Processes {
             process: Arc::new(process),
             text,
             modules,
+        }
+    }
+
+    /// The modules of a process: what is there to be read, or what the kernel
+    /// told when it mapped them.
+    fn modules(&mut self, key: ProcessKey, is_gone: bool) -> Result<Vec<Module>, String> {
+        let read = if is_gone {
+            Err("the process is gone".to_owned())
+        } else {
+            self.identifier
+                .modules(key)
+                .map_err(|error| error.to_string())
+        };
+        // One that is just ending has none any more, nor has the kernel's own.
+        if read.as_ref().is_ok_and(|modules| !modules.is_empty()) {
+            return read;
+        }
+        let told = self.mappings.as_mut().and_then(|it| it.of(key));
+        match told {
+            Some(mappings) if !mappings.is_empty() => Ok(self.identifier.modules_told(&mappings)),
+            _ => read,
         }
     }
 

@@ -129,6 +129,7 @@ impl<'a> Recorder<'a> {
             hooks,
             stream,
             mut inspector,
+            mappings,
             ..
         } = sensor;
         let every = match engine {
@@ -143,7 +144,7 @@ impl<'a> Recorder<'a> {
         let mut recorder = Self {
             state: State {
                 table: Table::default(),
-                processes: Processes::new(identifier),
+                processes: Processes::new(identifier, mappings),
                 nobody: OwnerText::unknown(),
                 host,
                 os,
@@ -310,7 +311,7 @@ impl<'a> Recorder<'a> {
     fn write_counters(&mut self) {
         let counters = self.counters();
         if let Some(Ok(lost)) = self.inspector.as_mut().map(|it| it.processes_lost()) {
-            self.processes_lost = lost;
+            self.processes_lost = lost + self.state.processes.mappings_lost();
         }
         // If it is dropped, the next one says it.
         let _ = self

@@ -20,7 +20,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use event::{Action, Attribution, BootTime, Cookie, Degradation, Engine, ProcessKey, Socket};
+use event::{
+    Action, Attribution, BootTime, Cookie, Degradation, Engine, Mapping, ProcessKey, Socket,
+};
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -42,6 +44,8 @@ pub struct Sensor {
     pub stream: Box<dyn Stream>,
     /// Questions about now.
     pub inspector: Box<dyn Inspector>,
+    /// What programs have mapped, where the engine is told.
+    pub mappings: Option<Box<dyn Mappings>>,
 }
 
 /// The flow of observations.
@@ -79,6 +83,17 @@ pub trait Inspector: Send {
     /// Stops the production of observations; those already made can still be
     /// read from the stream.
     fn detach(&mut self);
+}
+
+/// What programs have mapped, also of processes that are gone.
+pub trait Mappings: Send {
+    /// The files that a process has mapped for execution since it ran its
+    /// program, each at the lowest address; the program itself first. None if
+    /// not all of it was seen, or if the process has been gone for too long.
+    fn of(&mut self, process: ProcessKey) -> Option<Vec<Mapping>>;
+
+    /// How many pieces of this news found no room.
+    fn lost(&mut self) -> u64;
 }
 
 /// Something the kernel told.

@@ -12,6 +12,7 @@ mod modules;
 mod name_service;
 pub mod parse;
 mod process;
+mod told;
 mod units;
 mod users;
 
@@ -19,12 +20,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event::{Degradation, Module, Process, ProcessKey, Service, ServiceKind, text};
+use event::{Degradation, Mapping, Module, Process, ProcessKey, Service, ServiceKind, text};
 
 use self::cache::Cache;
 use self::cgroups::Cgroups;
 use self::parse::{Place, Unit, UnitName};
 use self::process::TickClock;
+use self::told::Files;
 use self::users::Users;
 use crate::ModulesError;
 
@@ -92,6 +94,7 @@ pub struct Identifier {
     cgroups: Cgroups,
     places: Cache<String, Place>,
     services: Cache<Unit, Described>,
+    files: Files,
 }
 
 #[derive(Debug)]
@@ -111,6 +114,7 @@ impl Identifier {
             cgroups: Cgroups::new(roots.cgroup2.as_deref(), &roots.proc),
             places: Cache::new(REMEMBER),
             services: Cache::new(REMEMBER),
+            files: Files::new(),
             roots,
         }
     }
@@ -171,6 +175,13 @@ impl Identifier {
     /// process that has the number by now is [`ModulesError::Gone`].
     pub fn modules(&self, key: ProcessKey) -> Result<Vec<Module>, ModulesError> {
         modules::read(&self.roots.proc, key, self.clock)
+    }
+
+    /// The same for a process that is gone, from what the kernel told when it
+    /// mapped the files, its program first. A file that has been deleted or
+    /// replaced since is marked, where that can be told.
+    pub fn modules_told(&mut self, mappings: &[Mapping]) -> Vec<Module> {
+        self.files.modules(mappings, Instant::now())
     }
 
     /// What keeps owners from being known on this machine.

@@ -384,12 +384,18 @@ pub(crate) fn exit_open() -> Outcome {
     std::process::exit(0);
 }
 
-/// Connects to a port of 127.0.0.1 and exits: `connect-exit PORT TAG`.
+/// Connects to a port of 127.0.0.1 and exits: `connect-exit PORT [TAG]`. With
+/// the tag `maps` it tells what it has mapped.
 pub(crate) fn connect_exit(arguments: &[String]) -> Outcome {
     let port = arguments.first().ok_or("no port is named")?.parse()?;
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
     let client = socket(to)?;
     rustix::net::connect(&client, &to)?;
-    report("client", &client)?;
+    if arguments.get(1).is_some_and(|tag| tag == "maps") {
+        let maps = std::fs::read_to_string("/proc/self/maps")?;
+        report_with("client", &client, &json!({"maps": maps}))?;
+    } else {
+        report("client", &client)?;
+    }
     std::process::exit(0);
 }

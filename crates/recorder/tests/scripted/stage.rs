@@ -246,6 +246,7 @@ fn record(
         hooks: vec!["cgroup/getpeername4".to_owned()],
         degradations: Vec::new(),
         stream: Box::new(Script(told)),
+        mappings: None,
         inspector: Box::new(Kernel {
             produced,
             looks: looks.into(),

@@ -4,7 +4,7 @@
 use event::{BootTime, Protocol};
 
 use super::netlink;
-use super::{destroy, holders, proc_connector, procfs, programs, sock_diag};
+use super::{destroy, holders, mappings, proc_connector, procfs, programs, sock_diag};
 
 /// Reads a datagram as an answer of `sock_diag`; how many sockets are in it.
 pub fn sock_diag(bytes: &[u8]) -> usize {
@@ -60,4 +60,16 @@ pub fn process_stat(bytes: &[u8]) -> (Option<usize>, Option<u32>) {
         programs::parse_name(bytes).map(<[u8]>::len),
         programs::parse_parent(bytes),
     )
+}
+
+/// Reads records of mappings; the bytes of all paths, and how many news.
+pub fn mappings(bytes: &[u8]) -> (usize, usize) {
+    let (mut paths, mut news) = (0, 0);
+    let _ = mappings::record::decode(bytes, |record| {
+        news += 1;
+        if let mappings::record::News::Map { file, .. } = record.news {
+            paths += file.path.len();
+        }
+    });
+    (paths, news)
 }

@@ -6,6 +6,7 @@ mod destroy;
 mod ebpf;
 pub mod fuzzing;
 mod holders;
+mod mappings;
 mod misses;
 mod netlink;
 mod netns;

@@ -99,6 +99,7 @@ pub(crate) fn polling(engine: Engine, options: &Options) -> Result<Sensor, Error
         degradations,
         stream: Box::new(stream),
         inspector: Box::new(inspector),
+        mappings: None,
     })
 }
 

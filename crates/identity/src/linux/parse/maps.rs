@@ -107,7 +107,8 @@ impl Modules {
     }
 }
 
-fn is_file(path: &[u8]) -> bool {
+/// Is this the path of a file, and not of memory that only looks like one?
+pub(in crate::linux) fn is_file(path: &[u8]) -> bool {
     if !path.starts_with(b"/") {
         return false;
     }

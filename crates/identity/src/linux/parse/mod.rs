@@ -5,6 +5,7 @@
 //! malformed is left out. They are public so that a fuzzer can reach them.
 
 mod cgroup;
+mod elf;
 mod maps;
 mod names;
 mod process;
@@ -14,6 +15,8 @@ mod unit_file;
 pub use self::cgroup::{
     CgroupLine, Manager, Place, Unit, cgroup_lines, manager_root, place, places,
 };
+pub use self::elf::{ELF_LIMIT, base};
+pub(super) use self::maps::is_file;
 pub use self::maps::{Mapping, Modules, mapping, modules};
 pub use self::names::UnitName;
 pub use self::process::{Stat, Status, command_line, image_name, stat, status};

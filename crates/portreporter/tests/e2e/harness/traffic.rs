@@ -101,14 +101,19 @@ impl Traffic {
 
     /// Plays a scenario with another copy of the program.
     pub(crate) fn play_with(copy: &Path, arguments: &[&str]) -> Facts {
-        let mut command = Command::new(copy);
-        command.args(arguments);
-        Self::spawn(command).finish()
+        Self::start_with(copy, arguments).finish()
     }
 
     /// Starts a scenario.
     pub(crate) fn start<S: AsRef<OsStr>>(arguments: &[S]) -> Self {
         let mut command = Command::new(program());
+        command.args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a scenario with another copy of the program.
+    pub(crate) fn start_with(copy: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(copy);
         command.args(arguments);
         Self::spawn(command)
     }

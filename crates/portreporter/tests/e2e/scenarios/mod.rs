@@ -9,6 +9,7 @@ mod faults;
 mod handed;
 mod hardship;
 mod loss;
+mod modules;
 mod names;
 mod places;
 mod process;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Case> {
         tcp::CASES,
         udp::CASES,
         process::CASES,
+        modules::CASES,
         handed::CASES,
         names::CASES,
         places::CASES,

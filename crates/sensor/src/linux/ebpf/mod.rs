@@ -63,6 +63,7 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
         .map_err(|error| unavailable(&explain(&error)))?;
 
     let mut degradations = Vec::new();
+    let mappings = super::mappings::open(&mut degradations);
     let mut missing = Vec::new();
     let attached = attach(&mut ebpf, &btf, &mut missing, &mut degradations)?;
     let proved = prove(&mut ebpf, &attached, &mut missing);
@@ -100,6 +101,7 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
         degradations,
         stream: Box::new(stream::RingStream::new(ring)),
         inspector: Box::new(inspector),
+        mappings,
     })
 }
 

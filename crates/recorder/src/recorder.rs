@@ -426,20 +426,24 @@ impl<'a> Recorder<'a> {
         self.events.status(&status);
     }
 
-    /// Waits until a look that is under way is over.
-    fn recall_inspector(&mut self) {
+    /// Waits until a look that is under way is over. The stream may fail
+    /// meanwhile.
+    fn recall_inspector(&mut self) -> Option<Error> {
+        let mut failure = None;
         while self.inspector.is_none() {
             match self.messages.recv_timeout(Duration::from_secs(10)) {
                 Ok(Message::Looked(inspector, snapshot)) => self.looked(inspector, snapshot),
                 Ok(Message::Batch(batch)) => self.take(batch),
+                Ok(Message::Failed(error)) => failure = Some(error.into()),
                 Ok(_) => {}
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        failure
     }
 
     fn finish(mut self, failure: Option<Error>) -> Result<Summary, Error> {
-        self.recall_inspector();
+        let failure = failure.or(self.recall_inspector());
         if let Some(inspector) = &mut self.inspector {
             inspector.detach();
         }

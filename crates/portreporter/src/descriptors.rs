@@ -10,9 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::exit::UserError;
 
-/// With so many a recording was seen to lack nothing (the end-to-end tests run
-/// one); it takes about half of them.
-const TO_RECORD: u64 = 64;
+/// With so many, and one for each processor (where mappings are told), a
+/// recording was seen to lack nothing: the end-to-end tests run one.
+const TO_RECORD: u64 = 80;
 
 /// Raises the limit as far as everybody may.
 pub(crate) fn raise() {
@@ -32,11 +32,16 @@ pub(crate) fn suffice_to_record() -> Result<(), UserError> {
     check(getrlimit(Resource::Nofile).current)
 }
 
+fn to_record() -> u64 {
+    let processors = std::thread::available_parallelism();
+    TO_RECORD + processors.map_or(1, |number| number.get() as u64)
+}
+
 fn check(limit: Option<u64>) -> Result<(), UserError> {
     match limit {
-        Some(limit) if limit < TO_RECORD => Err(UserError::Descriptors {
+        Some(limit) if limit < to_record() => Err(UserError::Descriptors {
             limit,
-            needed: TO_RECORD,
+            needed: to_record(),
         }),
         _ => Ok(()),
     }
@@ -49,9 +54,9 @@ mod tests {
     #[test]
     fn too_few_are_told_with_limit_need_and_remedy() {
         assert!(check(None).is_ok());
-        assert!(check(Some(TO_RECORD)).is_ok());
+        assert!(check(Some(to_record())).is_ok());
         let error = check(Some(20)).unwrap_err().to_string();
-        for part in ["20", "64", "ulimit -n", "LimitNOFILE="] {
+        for part in ["20", "needed", "ulimit -n", "LimitNOFILE="] {
             assert!(error.contains(part), "{part} in {error}");
         }
     }

@@ -15,14 +15,14 @@ use serde_json::Value;
 /// A crate knows only those on lines before its own.
 const PLACES: &[&[&str]] = &[
     &["event"],
-    &["sensor", "identity", "logs"],
+    &["sensor", "identity", "logs", "probe"],
     &["recorder"],
     &["portreporter"],
 ];
 
 /// Where code may be chosen by operating system, and there only in `lib.rs`,
 /// which takes `linux/` or `windows/`.
-const SYSTEMS: &[&str] = &["sensor", "identity", "setup"];
+const SYSTEMS: &[&str] = &["sensor", "identity", "probe", "setup"];
 
 /// How a choice by operating system is written.
 const CHOICES: &[&str] = &[

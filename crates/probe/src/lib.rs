@@ -1,0 +1,33 @@
+//! Is a port listening, and what answers there.
+//!
+//! The library half of `portreporter query` and `portqry`. It takes addresses
+//! and ports, finds out the [`Status`] of each, and puts to those that listen
+//! the [`Question`](question::Question) that their service understands. It
+//! returns values; words, columns and colours are the caller's.
+//!
+//! What it deliberately is not: a vulnerability scanner or a guesser of
+//! versions. It sends one well-formed request of the protocol that the services
+//! database names for the port, reads the reply within fixed bounds of time and
+//! size, and says what the reply says.
+//!
+//! Everything that arrives is hostile. A reply is read through [`Reader`] (or
+//! through [`Stream`], for what has no fixed size), which never reads past its
+//! end; a question holds at most [`Stream::LIMIT`] bytes and ends at its
+//! deadline, however slowly the other side sends. Text of a reply is kept as it
+//! came and has to be escaped (`event::text::escape`) where it leaves for a
+//! terminal.
+
+mod answer;
+mod datagrams;
+mod fault;
+pub mod question;
+mod reader;
+mod status;
+mod stream;
+
+pub use crate::answer::{Answer, Fact, Value};
+pub use crate::datagrams::{Datagrams, Wire};
+pub use crate::fault::Fault;
+pub use crate::reader::Reader;
+pub use crate::status::Status;
+pub use crate::stream::{Stream, Transport};

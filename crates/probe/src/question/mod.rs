@@ -1,0 +1,71 @@
+//! The questions: one file for each protocol.
+//!
+//! A question sends well-formed requests of its protocol and makes an
+//! [`Answer`] of what comes back. It does not open sockets, choose ports or
+//! print, so the same code runs against a server, a recorded reply and a
+//! fuzzer ([`Script`]).
+
+mod script;
+
+use std::net::SocketAddr;
+
+use event::Protocol;
+
+pub use self::script::Script;
+use crate::{Answer, Datagrams, Fault, Stream};
+
+/// A service's own question.
+pub trait Question: Send + Sync {
+    /// The name under which the services database (and `--as`) knows it, in
+    /// lower case: `ldap`.
+    fn name(&self) -> &'static str;
+
+    /// Other names in the services database for the same protocol:
+    /// `microsoft-ds` for `smb`.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Over what it can be asked.
+    fn over(&self) -> &'static [Protocol];
+
+    /// Asks over a connection that has just been made.
+    fn ask_stream(&self, _asked: &Asked<'_>, _stream: &mut Stream<'_>) -> Result<Answer, Fault> {
+        Err(Fault::Unasked(Protocol::Tcp))
+    }
+
+    /// Asks over a socket connected to the port.
+    fn ask_datagrams(
+        &self,
+        _asked: &Asked<'_>,
+        _datagrams: &mut Datagrams<'_>,
+    ) -> Result<Answer, Fault> {
+        Err(Fault::Unasked(Protocol::Udp))
+    }
+}
+
+/// Who is asked, and with what.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// The host as the user named it: for a TLS server name, a `Host:` line.
+    pub host: &'a str,
+    /// The address and port that the question goes to.
+    pub address: SocketAddr,
+    /// The SNMP community.
+    pub community: &'a str,
+}
+
+/// All questions.
+pub fn all() -> &'static [&'static dyn Question] {
+    &[]
+}
+
+/// The question for a service of that name over `protocol`, by name or alias,
+/// in any case.
+pub fn find(service: &str, protocol: Protocol) -> Option<&'static dyn Question> {
+    let named = |name: &str| name.eq_ignore_ascii_case(service);
+    all().iter().copied().find(|question| {
+        question.over().contains(&protocol)
+            && (named(question.name()) || question.aliases().iter().any(|alias| named(alias)))
+    })
+}

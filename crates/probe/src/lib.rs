@@ -20,14 +20,29 @@
 mod answer;
 mod datagrams;
 mod fault;
+mod ports;
 pub mod question;
 mod reader;
+mod scan;
+mod services;
 mod status;
 mod stream;
+mod target;
+mod verdict;
+
+#[cfg(target_os = "linux")]
+#[path = "linux/mod.rs"]
+mod system;
 
 pub use crate::answer::{Answer, Fact, Value};
 pub use crate::datagrams::{Datagrams, Wire};
 pub use crate::fault::Fault;
+pub use crate::ports::{BadPorts, Port, Ports};
 pub use crate::reader::Reader;
+pub use crate::scan::{Ask, ScanError, Settings, Targets, ask, scan};
+pub use crate::services::Services;
 pub use crate::status::Status;
 pub use crate::stream::{Stream, Transport};
+pub use crate::system::default_services;
+pub use crate::target::{Host, Unresolved, resolve, reverse};
+pub use crate::verdict::{Icmp, Reason, Refusal, Verdict};

@@ -1,0 +1,585 @@
+//! The thread that holds all sockets.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use event::Protocol;
+
+use super::interview::{Interview, Interviewers, Line};
+use super::order::Order;
+use super::pace::Pace;
+use super::{ScanError, Settings, Targets};
+use crate::system::{self, Begun, Poller, ProbeSocket};
+use crate::verdict::Reason;
+use crate::{Host, Port, Services, Status, Verdict};
+
+/// How many ports are asked between two looks at those under way.
+const BURST: usize = 64;
+/// How often the threads with questions, and `stop`, are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// How long free source ports are waited for: TIME_WAIT lasts a minute.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How often one port is asked again because the socket met itself.
+const OWN_PEERS: u32 = 16;
+
+/// A port that is being asked.
+struct Flight {
+    task: Task,
+    socket: ProbeSocket,
+    /// When the last try went out.
+    sent: Instant,
+    tried: u32,
+    /// Tells this flight from an earlier one in the same slot.
+    number: u32,
+}
+
+/// A port to be asked.
+#[derive(Clone, Copy)]
+struct Task {
+    host: usize,
+    port: Port,
+}
+
+pub(super) struct Engine<'a> {
+    targets: Targets<'a>,
+    services: &'a Services,
+    settings: &'a Settings,
+    stop: &'a AtomicBool,
+    verdict: &'a mut dyn FnMut(Verdict),
+    community: Arc<str>,
+
+    order: Order,
+    next: u64,
+    /// Could not be asked for want of a descriptor or a port.
+    put_back: Vec<Task>,
+    room: usize,
+    pace: Pace,
+    poller: Poller,
+    slots: Vec<Option<Flight>>,
+    free: Vec<usize>,
+    flying: usize,
+    flights: u32,
+    /// When which slot's try is over.
+    deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
+    interviewers: Interviewers,
+    /// The earliest time of the next try, where there is a rate.
+    not_before: Instant,
+    /// Since when not a single socket could be opened.
+    stuck: Option<Instant>,
+}
+
+/// Why a port could not be asked just now.
+enum Hindrance {
+    /// Some descriptor or port has to become free.
+    Later(io::Error),
+    /// The scan cannot go on.
+    Fatal(ScanError),
+}
+
+impl<'a> Engine<'a> {
+    pub(super) fn new(
+        targets: Targets<'a>,
+        services: &'a Services,
+        settings: &'a Settings,
+        stop: &'a AtomicBool,
+        verdict: &'a mut dyn FnMut(Verdict),
+    ) -> Result<Self, ScanError> {
+        let room = if settings.source_port.is_some() {
+            1
+        } else {
+            settings.concurrency.clamp(1, system::sockets_at_once())
+        };
+        let order = if settings.shuffle {
+            Order::shuffled(targets.count())
+        } else {
+            Order::straight(targets.count())
+        };
+        Ok(Self {
+            targets,
+            services,
+            settings,
+            stop,
+            verdict,
+            community: settings.community.as_str().into(),
+            order,
+            next: 0,
+            put_back: Vec::new(),
+            room,
+            pace: Pace::default(),
+            poller: Poller::new().map_err(ScanError::Descriptors)?,
+            slots: Vec::new(),
+            free: Vec::new(),
+            flying: 0,
+            flights: 0,
+            deadlines: BinaryHeap::new(),
+            interviewers: Interviewers::new(),
+            not_before: Instant::now(),
+            stuck: None,
+        })
+    }
+
+    pub(super) fn run(mut self) -> Result<(), ScanError> {
+        while !self.stop.load(Ordering::Relaxed) {
+            self.launch()?;
+            while let Some(verdict) = self.interviewers.done() {
+                (self.verdict)(verdict);
+            }
+            if self.flying == 0 {
+                if self.interviewers.open > 0 {
+                    if let Some(verdict) = self.interviewers.wait(TICK) {
+                        (self.verdict)(verdict);
+                    }
+                } else if !self.has_more() {
+                    return Ok(());
+                } else if self.room > 0 {
+                    self.rest()?;
+                }
+                continue;
+            }
+            let timeout = self.timeout();
+            for token in self.wait(timeout)? {
+                self.look(token)?;
+            }
+            self.expire()?;
+        }
+        Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.next < self.targets.count() || !self.put_back.is_empty()
+    }
+
+    /// How many more sockets may be opened now. A conversation holds one as well.
+    fn vacant(&self) -> usize {
+        self.room
+            .saturating_sub(self.flying + self.interviewers.open)
+    }
+
+    /// Asks as many ports as there is room for, but no more than [`BURST`]: on
+    /// loopback each is answered at once, and those that are not must not wait
+    /// until all others have been asked.
+    fn launch(&mut self) -> Result<(), ScanError> {
+        for _ in 0..self.vacant().min(BURST) {
+            if self.settings.rate.is_some() && Instant::now() < self.not_before {
+                return Ok(());
+            }
+            let Some(task) = self.take() else {
+                return Ok(());
+            };
+            match self.begin(task, 0) {
+                Ok(()) => self.stuck = None,
+                Err(Hindrance::Fatal(error)) => return Err(error),
+                Err(Hindrance::Later(error)) => {
+                    self.put_back.push(task);
+                    return self.hold_back(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Option<Task> {
+        if let Some(task) = self.put_back.pop() {
+            return Some(task);
+        }
+        if self.next == self.targets.count() {
+            return None;
+        }
+        let number = self.order.at(self.next);
+        self.next += 1;
+        // Port by port over all hosts, so that no host gets all of its at once.
+        let hosts = self.targets.hosts.len() as u64;
+        let index = |number: u64| usize::try_from(number).unwrap_or(0);
+        Some(Task {
+            host: index(number % hosts),
+            port: *self.targets.ports.get(index(number / hosts))?,
+        })
+    }
+
+    /// Less at once, if that can help; otherwise there is no use in going on.
+    fn hold_back(&mut self, error: io::Error) -> Result<(), ScanError> {
+        let open = self.flying + self.interviewers.open;
+        let no_ports = error.kind() == io::ErrorKind::AddrNotAvailable;
+        if open > 0 {
+            if !no_ports {
+                self.room = open;
+            }
+            return Ok(());
+        }
+        let since = *self.stuck.get_or_insert_with(Instant::now);
+        match no_ports {
+            true if since.elapsed() < PATIENCE => Ok(()),
+            true => Err(ScanError::PortsUsedUp),
+            false => Err(ScanError::Descriptors(error)),
+        }
+    }
+
+    /// Nothing is under way: waits for the rate, or for free ports.
+    fn rest(&mut self) -> Result<(), ScanError> {
+        let pause = self.not_before.saturating_duration_since(Instant::now());
+        let pause = if self.stuck.is_some() {
+            TICK
+        } else {
+            pause.min(TICK)
+        };
+        self.wait(pause).map(drop)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<Vec<u64>, ScanError> {
+        self.poller.wait(timeout).map_err(ScanError::Descriptors)
+    }
+
+    fn host(&self, task: Task) -> &'a Host {
+        &self.targets.hosts[task.host]
+    }
+
+    fn address(&self, task: Task) -> SocketAddr {
+        let mut address = self.host(task).address;
+        address.set_port(task.port.number);
+        address
+    }
+
+    /// Opens a socket for the port and sends the first packet of the try.
+    fn begin(&mut self, task: Task, tried: u32) -> Result<(), Hindrance> {
+        let address = self.address(task);
+        for _ in 0..OWN_PEERS {
+            if let Some(rate) = self.settings.rate {
+                let step = Duration::from_secs(1) / rate.max(1);
+                self.not_before = self.not_before.max(Instant::now()) + step;
+            }
+            let sent = Instant::now();
+            let source = self.settings.source_port;
+            let begun = ProbeSocket::begin(address, task.port.protocol, source)
+                .map_err(|error| self.hindrance(address, error))?;
+            match begun {
+                Begun::Connected(socket) if task.port.protocol == Protocol::Udp => {
+                    return self.begin_datagrams(task, socket);
+                }
+                Begun::Connected(socket) if socket.is_own_peer() => {}
+                Begun::Connected(socket) => {
+                    return self
+                        .connected(task, socket, tried, sent)
+                        .map_err(Hindrance::Fatal);
+                }
+                Begun::Failed(socket, error) => {
+                    let reason = why(address, &socket, error).map_err(Hindrance::Fatal)?;
+                    self.conclude(task, reason, tried + 1, Some(sent));
+                    return Ok(());
+                }
+                Begun::Waiting(socket) => return self.fly(task, socket, tried, sent),
+            }
+        }
+        // Whoever listened there would have answered one of them.
+        self.conclude(task, Reason::Reset, tried + 1, None);
+        Ok(())
+    }
+
+    fn hindrance(&self, address: SocketAddr, error: io::Error) -> Hindrance {
+        let source_port = self.settings.source_port;
+        match (error.kind(), source_port) {
+            (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable, Some(port)) => {
+                Hindrance::Fatal(ScanError::SourcePortTaken(port))
+            }
+            (io::ErrorKind::PermissionDenied, Some(port)) => {
+                Hindrance::Fatal(ScanError::SourcePortDenied(port))
+            }
+            (io::ErrorKind::AddrNotAvailable, None) => Hindrance::Later(error),
+            _ if system::is_shortage(&error) => Hindrance::Later(error),
+            _ => Hindrance::Fatal(ScanError::System {
+                address,
+                source: error,
+            }),
+        }
+    }
+
+    fn begin_datagrams(&mut self, task: Task, socket: ProbeSocket) -> Result<(), Hindrance> {
+        let address = self.address(task);
+        let fatal = |source| Hindrance::Fatal(ScanError::System { address, source });
+        if let Some(question) = self.settings.question(self.services, task.port) {
+            let verdict = self.draft(task, Reason::Silence, 1, None);
+            let interview = Interview {
+                host: self.host(task).name.clone(),
+                question,
+                community: self.community.clone(),
+                wait: self.settings.reply_wait,
+                line: Line::Datagrams(socket.into_datagrams().map_err(fatal)?),
+                verdict,
+            };
+            return self.interviewers.hold(interview).map_err(fatal);
+        }
+        let sent = Instant::now();
+        match socket.send(b"") {
+            Ok(()) => self.fly(task, socket, 0, sent),
+            Err(error) => {
+                let reason = why(address, &socket, error).map_err(Hindrance::Fatal)?;
+                self.conclude(task, reason, 1, None);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the socket among those that are waited for.
+    fn fly(
+        &mut self,
+        task: Task,
+        socket: ProbeSocket,
+        tried: u32,
+        sent: Instant,
+    ) -> Result<(), Hindrance> {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.flights = self.flights.wrapping_add(1);
+        let number = self.flights;
+        let token = u64::from(number) << 32 | slot as u64;
+        let connects = task.port.protocol == Protocol::Tcp;
+        if let Err(error) = self.poller.add(&socket, token, connects) {
+            self.free.push(slot);
+            return Err(Hindrance::Later(error));
+        }
+        self.deadlines
+            .push(Reverse((sent + self.patience(task, tried), token)));
+        self.slots[slot] = Some(Flight {
+            task,
+            socket,
+            sent,
+            tried,
+            number,
+        });
+        self.flying += 1;
+        Ok(())
+    }
+
+    /// How long the try may take.
+    fn patience(&self, task: Task, tried: u32) -> Duration {
+        match task.port.protocol {
+            Protocol::Tcp => {
+                let host = self.address(task).ip();
+                self.pace.wait(host, tried, self.settings.wait)
+            }
+            Protocol::Udp => self.settings.reply_wait / self.settings.tries.max(1),
+        }
+    }
+
+    /// The flight that the token means, if it is still there.
+    fn flight(&mut self, token: u64) -> Option<&mut Flight> {
+        let slot = usize::try_from(token & 0xffff_ffff).ok()?;
+        let flight = self.slots.get_mut(slot)?.as_mut()?;
+        (u64::from(flight.number) == token >> 32).then_some(flight)
+    }
+
+    fn land(&mut self, token: u64) -> Option<Flight> {
+        self.flight(token)?;
+        let slot = usize::try_from(token & 0xffff_ffff).ok()?;
+        let flight = self.slots.get_mut(slot)?.take()?;
+        self.free.push(slot);
+        self.flying -= 1;
+        Some(flight)
+    }
+
+    /// Something happened to a socket.
+    fn look(&mut self, token: u64) -> Result<(), ScanError> {
+        let Some(flight) = self.flight(token) else {
+            return Ok(());
+        };
+        let outcome = match flight.task.port.protocol {
+            Protocol::Tcp => match flight.socket.outcome() {
+                Ok(()) if !flight.socket.is_connected() => return Ok(()),
+                Ok(()) => Ok(()),
+                Err(error) => Err(error),
+            },
+            Protocol::Udp => match flight.socket.receive() {
+                Ok(true) => Ok(()),
+                Ok(false) => match system::last_message(&flight.socket) {
+                    None => return Ok(()),
+                    Some(icmp) => {
+                        if let Some(flight) = self.land(token) {
+                            let reason = Reason::Icmp(icmp);
+                            self.conclude(flight.task, reason, flight.tried + 1, Some(flight.sent));
+                        }
+                        return Ok(());
+                    }
+                },
+                Err(error) => Err(error),
+            },
+        };
+        let Some(flight) = self.land(token) else {
+            return Ok(());
+        };
+        let Flight {
+            task,
+            socket,
+            sent,
+            tried,
+            ..
+        } = flight;
+        match outcome {
+            Ok(()) if task.port.protocol == Protocol::Udp => {
+                self.conclude(task, Reason::Reply, tried + 1, Some(sent));
+                Ok(())
+            }
+            Ok(()) if socket.is_own_peer() => {
+                drop(socket);
+                self.again(task, tried)
+            }
+            Ok(()) => self.connected(task, socket, tried, sent),
+            Err(error) => {
+                let reason = why(self.address(task), &socket, error)?;
+                self.conclude(task, reason, tried + 1, Some(sent));
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the tries whose time is over.
+    fn expire(&mut self) -> Result<(), ScanError> {
+        let now = Instant::now();
+        while let Some(Reverse((deadline, token))) = self.deadlines.peek().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop();
+            let tries = self.settings.tries.max(1);
+            let Some(flight) = self.flight(token) else {
+                continue;
+            };
+            let tried = flight.tried + 1;
+            if tried < tries && flight.task.port.protocol == Protocol::Udp {
+                self.send_again(token)?;
+            } else if let Some(Flight { task, socket, .. }) = self.land(token) {
+                drop(socket);
+                if tried < tries {
+                    self.again(task, tried)?;
+                } else {
+                    self.conclude(task, Reason::Silence, tried, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn again(&mut self, task: Task, tried: u32) -> Result<(), ScanError> {
+        match self.begin(task, tried) {
+            Ok(()) => Ok(()),
+            Err(Hindrance::Fatal(error)) => Err(error),
+            // It begins anew when there is room.
+            Err(Hindrance::Later(error)) => {
+                self.put_back.push(task);
+                self.hold_back(error)
+            }
+        }
+    }
+
+    /// Sends the datagram of a flight once more.
+    fn send_again(&mut self, token: u64) -> Result<(), ScanError> {
+        let Some(flight) = self.flight(token) else {
+            return Ok(());
+        };
+        flight.tried += 1;
+        flight.sent = Instant::now();
+        let (task, tried, sent) = (flight.task, flight.tried, flight.sent);
+        let Err(error) = flight.socket.send(b"") else {
+            let deadline = sent + self.patience(task, tried);
+            self.deadlines.push(Reverse((deadline, token)));
+            return Ok(());
+        };
+        if let Some(flight) = self.land(token) {
+            let reason = why(self.address(task), &flight.socket, error)?;
+            self.conclude(task, reason, tried + 1, None);
+        }
+        Ok(())
+    }
+
+    fn timeout(&self) -> Duration {
+        let now = Instant::now();
+        let first = self.deadlines.peek();
+        let mut timeout = first.map_or(TICK, |Reverse((deadline, _))| {
+            deadline.saturating_duration_since(now)
+        });
+        if self.has_more() && self.vacant() > 0 {
+            timeout = timeout.min(self.not_before.saturating_duration_since(now));
+        }
+        // `stop` and the threads with questions have no descriptor to wait for.
+        timeout.min(TICK)
+    }
+
+    /// A TCP port listens.
+    fn connected(
+        &mut self,
+        task: Task,
+        socket: ProbeSocket,
+        tried: u32,
+        sent: Instant,
+    ) -> Result<(), ScanError> {
+        let address = self.address(task);
+        let took = sent.elapsed();
+        self.pace.learn(address.ip(), took);
+        let verdict = self.draft(task, Reason::SynAck, tried + 1, Some(took));
+        let Some(question) = self.settings.question(self.services, task.port) else {
+            (self.verdict)(verdict);
+            return Ok(());
+        };
+        let system = |source| ScanError::System { address, source };
+        let interview = Interview {
+            host: self.host(task).name.clone(),
+            question,
+            community: self.community.clone(),
+            wait: self.settings.reply_wait,
+            line: Line::Stream(socket.into_stream().map_err(system)?),
+            verdict,
+        };
+        self.interviewers.hold(interview).map_err(system)
+    }
+
+    fn conclude(&mut self, task: Task, reason: Reason, attempts: u32, sent: Option<Instant>) {
+        // The time until a refusal of this machine is no round trip.
+        let answered = matches!(reason, Reason::Reset | Reason::Reply | Reason::Icmp(_));
+        let took = sent.filter(|_| answered).map(|sent| sent.elapsed());
+        if let Some(took) = took.filter(|_| reason == Reason::Reset) {
+            self.pace.learn(self.address(task).ip(), took);
+        }
+        let verdict = self.draft(task, reason, attempts, took);
+        (self.verdict)(verdict);
+    }
+
+    fn draft(
+        &self,
+        task: Task,
+        reason: Reason,
+        attempts: u32,
+        round_trip: Option<Duration>,
+    ) -> Verdict {
+        let address = self.address(task);
+        let Port { protocol, number } = task.port;
+        let status: Status = reason.status(protocol, address.ip());
+        Verdict {
+            address,
+            protocol,
+            service: self.services.name(number, protocol).map(str::to_owned),
+            first: status,
+            status,
+            reason,
+            attempts,
+            round_trip,
+            asked: None,
+            answer: None,
+            ephemeral: false,
+        }
+    }
+}
+
+/// What the socket's error, or the ICMP message behind it, says.
+fn why(address: SocketAddr, socket: &ProbeSocket, error: io::Error) -> Result<Reason, ScanError> {
+    let told = system::last_message(socket).map(Reason::Icmp);
+    told.or_else(|| Reason::of(&error))
+        .ok_or(ScanError::System {
+            address,
+            source: error,
+        })
+}

@@ -12,7 +12,9 @@
 //! this is decided only when the next look has found no listener either. A
 //! socket that is gone was closed; how, and
 //! after how many bytes, is known only if the kernel told its end, and even
-//! then not always ([`ends`]).
+//! then not always ([`ends`]). The kernel tells it from a queue of its own, which
+//! on a busy machine runs later than the next look: a socket that is gone
+//! without a word is waited for ([`PATIENCE`]) before it is written off.
 //!
 //! A socket is known by its cookie. Where there is none, a connection is known
 //! by its addresses (its inode goes when its process closes it, the connection
@@ -41,7 +43,10 @@ use crate::{Observation, OwnerObservation, SocketObservation};
 /// A process and its effective user.
 pub(crate) type Holder = (ProcessKey, Option<u32>);
 
-/// For so many looks the news of an end may come late.
+/// The news of an end may come so much later than the look that no longer found
+/// the socket, in nanoseconds.
+const PATIENCE: u64 = 1_000_000_000;
+/// For so many looks it may come later still, and is then of no use.
 const LATE: u64 = 64;
 
 /// Tells who holds a socket.
@@ -125,8 +130,9 @@ struct Entry {
     /// The last look that found it.
     round: u64,
     told: Told,
-    /// The last look did not find it, and its death was not heard of either.
-    missed: bool,
+    /// The first look that did not find it any more, if its death was not heard
+    /// of either.
+    missed: Option<BootTime>,
 }
 
 /// What was reported of a socket.
@@ -154,6 +160,13 @@ impl Known {
     /// Does something wait for the next look?
     pub(crate) fn waits(&self) -> bool {
         !self.unsettled.is_empty() || self.waiting > 0
+    }
+
+    /// Is there a socket in this namespace of which the end is to come?
+    pub(crate) fn has_open(&self, netns: Option<u32>) -> bool {
+        self.sockets
+            .values()
+            .any(|entry| entry.socket.netns == netns && entry.told != Told::End)
     }
 
     /// So many observations were made, those included that were lost.
@@ -214,6 +227,7 @@ impl Known {
         };
         let died: HashSet<Cookie> = deaths.iter().map(|death| death.cookie).collect();
         let late = &mut self.late;
+        let lossy = self.lossy;
         self.sockets.retain(|key, entry| {
             let cookie = match key {
                 Key::Cookie(cookie) if told.contains(&entry.socket.netns) => Some(*cookie),
@@ -222,12 +236,10 @@ impl Known {
             if entry.round == round || cookie.is_some_and(|cookie| died.contains(&cookie)) {
                 return true;
             }
-            // Its death may be on the way: until the next look.
-            if cookie.is_some() && !entry.missed {
-                entry.missed = true;
-                return true;
-            }
             if let Some(cookie) = cookie {
+                if entry.is_waited_for(at, is_final, lossy) {
+                    return true;
+                }
                 late.insert(cookie, round);
             }
             report.begin_if_waiting(entry, &listeners);
@@ -301,7 +313,7 @@ impl Known {
                 && (will_be_told || !remnants.hold(found))
             {
                 entry.round = round;
-                entry.missed = false;
+                entry.missed = None;
             }
             keys.push(key);
         }
@@ -322,6 +334,18 @@ impl Known {
 }
 
 impl Entry {
+    /// A look has not found it, and its death was not heard of. A look may miss
+    /// one that moves in the kernel's table, and its death may be on the way,
+    /// unless it is among those that were lost (last at the look `lossy`).
+    fn is_waited_for(&mut self, at: BootTime, is_final: bool, lossy: Option<u64>) -> bool {
+        let Some(since) = self.missed else {
+            self.missed = Some(at);
+            return true;
+        };
+        let may_be_lost = lossy.is_some_and(|lossy| lossy >= self.round);
+        !is_final && !may_be_lost && at.0.saturating_sub(since.0) < PATIENCE
+    }
+
     /// Is what was found another socket than this one?
     fn is_another_than(&self, found: &TableSocket) -> bool {
         self.socket.is_listener() != found.socket.is_listener()
@@ -434,7 +458,7 @@ impl Report<'_> {
             at: self.at,
             round,
             told: Told::Beginning,
-            missed: false,
+            missed: None,
         };
         let may_have_come_in = entry.socket.remote.is_some()
             && state.is_some_and(|state| state != TcpState::SynSent)

@@ -20,8 +20,11 @@
 //! what can be concluded is concluded in [`changes`](super::changes).
 //!
 //! A subscription sees one network namespace, so there is one for each that can
-//! be entered. An open one keeps its namespace alive: it is closed as soon as
-//! no process and no mount is left there.
+//! be entered. An open one keeps its namespace alive, so it is given up when
+//! neither a process nor a mount is left there; but not at once. A process
+//! that exits leaves its namespaces before its sockets are closed, and the kernel
+//! tells of their ends later still, from a queue. So a subscription stays
+//! [a moment](LINGER), and for as long as there are sockets of which the end is to come.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -37,6 +40,9 @@ use crate::Error;
 
 /// `SKNLGRP_INET_TCP_DESTROY` and the three after it, a bit for each.
 const GROUPS: u32 = 0b1111;
+/// What ends in a namespace that nobody uses any more is heard for so long, in
+/// nanoseconds.
+const LINGER: u64 = 250_000_000;
 /// The `inet_diag_msg` before the attributes.
 const MESSAGE: usize = 72;
 /// `INET_DIAG_INFO`.
@@ -169,9 +175,27 @@ impl Counted {
 pub(crate) struct Deaths {
     room: usize,
     own: Option<u32>,
-    subscriptions: Vec<(Option<u32>, Subscription)>,
+    places: Vec<Place>,
     /// Namespaces that could not be entered.
     refused: HashSet<u32>,
+}
+
+/// A namespace in which ends are told.
+struct Place {
+    netns: Option<u32>,
+    subscription: Subscription,
+    /// When it was first seen that nobody uses it any more.
+    left: Option<BootTime>,
+}
+
+impl Place {
+    fn new(netns: Option<u32>, subscription: Subscription) -> Self {
+        Self {
+            netns,
+            subscription,
+            left: None,
+        }
+    }
 }
 
 impl Deaths {
@@ -180,18 +204,30 @@ impl Deaths {
         Ok(Self {
             room,
             own,
-            subscriptions: vec![(own, subscribe(room)?)],
+            places: vec![Place::new(own, subscribe(room)?)],
             refused: HashSet::new(),
         })
     }
 
-    /// Subscribes in namespaces that are new, and leaves those that nobody
-    /// uses any more; call it after [`receive`](Self::receive).
-    pub(crate) fn follow(&mut self, namespaces: &Namespaces) {
+    /// Subscribes in namespaces that are new, and leaves those that nobody uses
+    /// any more and where no end is to come (`has_open`); call it after
+    /// [`receive`](Self::receive).
+    pub(crate) fn follow(
+        &mut self,
+        namespaces: &Namespaces,
+        at: BootTime,
+        has_open: impl Fn(Option<u32>) -> bool,
+    ) {
         let there: HashSet<u32> = namespaces.others.iter().map(|other| other.inode).collect();
         let own = self.own;
-        self.subscriptions.retain(|&(netns, _)| {
-            netns == own || netns.is_some_and(|netns| there.contains(&netns))
+        self.places.retain_mut(|place| {
+            let netns = place.netns;
+            if netns == own || netns.is_some_and(|netns| there.contains(&netns)) {
+                place.left = None;
+                return true;
+            }
+            let left = *place.left.get_or_insert(at);
+            at.0.saturating_sub(left.0) < LINGER || has_open(netns)
         });
         self.refused.retain(|netns| there.contains(netns));
         for namespace in &namespaces.others {
@@ -201,15 +237,19 @@ impl Deaths {
             }
             let room = self.room;
             match netns::within(namespace, || subscribe(room)) {
-                Ok(subscription) => self.subscriptions.push((Some(inode), subscription)),
-                Err(_) => _ = self.refused.insert(inode),
+                Ok(subscription) => {
+                    self.places.push(Place::new(Some(inode), subscription));
+                }
+                // The process that led there may have gone, others may be left.
+                Err(_) if namespace.is_there() => _ = self.refused.insert(inode),
+                Err(_) => {}
             }
         }
     }
 
     /// The namespaces in which the ends of sockets are told.
     pub(crate) fn covered(&self) -> impl Iterator<Item = Option<u32>> {
-        self.subscriptions.iter().map(|(netns, _)| *netns)
+        self.places.iter().map(|place| place.netns)
     }
 
     /// The namespaces that could not be entered.
@@ -219,10 +259,11 @@ impl Deaths {
 
     /// Appends what was told since the last time.
     pub(crate) fn receive(&mut self, at: BootTime, deaths: &mut Vec<Death>) -> Result<(), Error> {
-        for (netns, subscription) in &mut self.subscriptions {
+        for place in &mut self.places {
+            let netns = place.netns;
             let mut malformed = false;
-            subscription.receive(|datagram| {
-                let read = decode(datagram, *netns, at, |death| deaths.push(death));
+            place.subscription.receive(|datagram| {
+                let read = decode(datagram, netns, at, |death| deaths.push(death));
                 malformed |= read.is_err();
             })?;
             if malformed {
@@ -236,17 +277,15 @@ impl Deaths {
 
     /// How many ends were told and found no room.
     pub(crate) fn lost(&mut self) -> u64 {
-        self.subscriptions
+        self.places
             .iter_mut()
-            .map(|(_, subscription)| subscription.lost())
+            .map(|place| place.subscription.lost())
             .sum()
     }
 
     /// What can be waited for.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.subscriptions
-            .iter()
-            .map(|(_, subscription)| subscription.as_fd())
+        self.places.iter().map(|place| place.subscription.as_fd())
     }
 }
 
@@ -379,7 +418,8 @@ mod tests {
     #[test]
     fn the_kernel_tells_of_our_own_sockets() {
         // Not permitted: the tests of the whole program say so.
-        let Ok(mut deaths) = Deaths::open(Some(1), 1 << 20) else {
+        // Others may close sockets by the thousand meanwhile.
+        let Ok(mut deaths) = Deaths::open(Some(1), 1 << 28) else {
             return;
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -397,6 +437,25 @@ mod tests {
         assert_eq!(told[0].counted.map(|counted| counted.sent), Some(0));
         assert_eq!(told[1].counted, None);
         assert_eq!(deaths.lost(), 0);
+    }
+
+    #[test]
+    fn a_namespace_that_nobody_uses_is_heard_a_moment_longer() {
+        let (own, other) = (Some(1), Some(2));
+        let (Ok(mut deaths), Ok(subscription)) = (Deaths::open(own, 1 << 20), subscribe(1)) else {
+            return;
+        };
+        deaths.places.push(Place::new(other, subscription));
+        let mut follow = |at, has_open: bool| {
+            deaths.follow(&Namespaces::default(), BootTime(at), |netns| {
+                netns == other && has_open
+            });
+            deaths.covered().collect::<Vec<_>>()
+        };
+        assert_eq!(follow(5, false), [own, other]);
+        assert_eq!(follow(4 + LINGER, false), [own, other]);
+        assert_eq!(follow(5 + LINGER, true), [own, other]);
+        assert_eq!(follow(5 + LINGER, false), [own]);
     }
 
     #[test]

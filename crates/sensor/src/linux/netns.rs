@@ -35,6 +35,13 @@ pub(crate) struct Namespace {
     pub(crate) path: PathBuf,
 }
 
+impl Namespace {
+    /// Does its file still lead to it?
+    pub(crate) fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == u64::from(self.inode))
+    }
+}
+
 /// The namespaces that were found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Namespaces {
@@ -181,10 +188,12 @@ mod tests {
             path: file.path().to_owned(),
         };
         assert!(within(&namespace, || Ok(())).is_err());
+        assert!(namespace.is_there());
         let other = Namespace {
             inode: inode.wrapping_add(1),
             ..namespace
         };
         assert!(within(&other, || Ok(())).is_err());
+        assert!(!other.is_there());
     }
 }

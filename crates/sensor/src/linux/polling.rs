@@ -132,7 +132,7 @@ fn start(view: View, options: &Options) -> Result<(PollingStream, Vec<Degradatio
     }
     let tables = view.tables()?;
     if let Some(deaths) = &mut deaths {
-        deaths.follow(&tables.namespaces);
+        deaths.follow(&tables.namespaces, boot_time(), |_| false);
         degradations.extend(not_entered(deaths));
     }
     let (holders, hidden) = view.holders_now()?;
@@ -304,7 +304,7 @@ impl PollingStream {
         let mut lost = 0;
         if let Some(deaths) = &mut self.deaths {
             lost = deaths.lost();
-            deaths.follow(&tables.namespaces);
+            deaths.follow(&tables.namespaces, at, |netns| self.known.has_open(netns));
         }
         let look = Look {
             at,

@@ -18,7 +18,7 @@
 //! [`polling`](super::polling).
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use event::{Degradation, Engine, Protocol};
 use rustc_hash::FxHashSet;
@@ -294,7 +294,7 @@ impl View {
                     sockets.extend(table.sockets);
                 }
                 // One that has gone meanwhile has no sockets.
-                Err(_) if still_there(namespace) => missing.push(namespace.inode.to_string()),
+                Err(_) if namespace.is_there() => missing.push(namespace.inode.to_string()),
                 Err(_) => {}
             }
         }
@@ -372,10 +372,6 @@ fn hidden_processes(number: usize) -> Option<Degradation> {
             .to_owned(),
         remedy: Some(remedy.to_owned()),
     })
-}
-
-fn still_there(namespace: &Namespace) -> bool {
-    Path::new(&namespace.path).exists()
 }
 
 fn thread_failed() -> Error {

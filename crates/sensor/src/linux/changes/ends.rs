@@ -203,7 +203,7 @@ impl Dead {
             at,
             round: 0,
             told: Told::Beginning,
-            missed: false,
+            missed: None,
         }
     }
 }

@@ -262,11 +262,20 @@ fn death(socket: &TableSocket, at: u64, counted: Option<(u64, u64, u64)>) -> Dea
 
 /// A look where the kernel tells of deaths.
 fn with_deaths(known: &mut Known, sockets: &[TableSocket], deaths: &[Death]) -> Vec<Observation> {
+    with_deaths_at(50, known, sockets, deaths)
+}
+
+fn with_deaths_at(
+    at: u64,
+    known: &mut Known,
+    sockets: &[TableSocket],
+    deaths: &[Death],
+) -> Vec<Observation> {
     let mut batch = Vec::new();
     let look = Look {
         deaths: deaths.to_vec(),
         told: HashSet::from([Some(1)]),
-        ..look(sockets, 50)
+        ..look(sockets, at)
     };
     known.update(look, &mut Same::default(), &mut batch);
     batch
@@ -472,25 +481,76 @@ fn a_datagram_socket_is_closed_by_its_process_alone() {
 }
 
 #[test]
-fn a_death_may_come_a_look_later() {
+fn a_death_may_come_some_looks_later() {
     let mut known = Known::default();
     let seen = [client(TcpState::Established, 7)];
     with_deaths(&mut known, &seen, &[]);
     with_deaths(&mut known, &seen, &[]);
-    assert_eq!(with_deaths(&mut known, &[], &[]), [], "it is waited for");
+    for at in [50, 51, 49 + PATIENCE] {
+        let batch = with_deaths_at(at, &mut known, &[], &[]);
+        assert_eq!(batch, [], "it is waited for");
+        assert!(known.has_open(Some(1)));
+    }
     let dead = death(&seen[0], 60, Some((2, 1, 0)));
     let batch = with_deaths(&mut known, &[], std::slice::from_ref(&dead));
     assert_eq!(told(&batch), ["2 close 10.0.0.1:5000 CLOSED Some(7)"]);
+    assert_eq!(end(&batch), ("closed", Some(0), Some(0)));
+    assert!(!known.has_open(Some(1)));
 
     with_deaths(&mut known, &seen, &[]);
     with_deaths(&mut known, &[], &[]);
-    let batch = with_deaths(&mut known, &[], &[]);
+    let batch = with_deaths_at(50 + PATIENCE, &mut known, &[], &[]);
     assert_eq!(end(&batch), ("unknown", None, None));
     assert_eq!(
         with_deaths(&mut known, &[], &[dead]),
         [],
         "what comes later still is of a socket that is known to be gone"
     );
+}
+
+#[test]
+fn a_socket_that_comes_back_was_not_gone() {
+    let mut known = Known::default();
+    let seen = [udp(5, "0.0.0.0:53", 9)];
+    with_deaths(&mut known, &seen, &[]);
+    with_deaths(&mut known, &[], &[]);
+    assert_eq!(with_deaths_at(PATIENCE, &mut known, &seen, &[]), []);
+    let later = 51 + PATIENCE;
+    assert_eq!(with_deaths_at(later, &mut known, &[], &[]), []);
+    assert_eq!(with_deaths_at(later + 1, &mut known, &[], &[]), []);
+}
+
+#[test]
+fn a_death_that_may_be_lost_is_waited_for_one_look_long() {
+    let mut known = Known::default();
+    let seen = [udp(5, "0.0.0.0:53", 9)];
+    with_deaths(&mut known, &seen, &[]);
+    let lossy = Look {
+        lost: 1,
+        told: HashSet::from([Some(1)]),
+        ..look(&[], 50)
+    };
+    let mut batch = Vec::new();
+    known.update(lossy, &mut Same::default(), &mut batch);
+    assert_eq!(batch, []);
+    let batch = with_deaths(&mut known, &[], &[]);
+    assert_eq!(end(&batch), ("unknown", None, None));
+}
+
+#[test]
+fn the_last_look_waits_for_no_death() {
+    let mut known = Known::default();
+    let seen = [udp(5, "0.0.0.0:53", 9)];
+    with_deaths(&mut known, &seen, &[]);
+    with_deaths(&mut known, &[], &[]);
+    let last = Look {
+        told: HashSet::from([Some(1)]),
+        is_final: true,
+        ..look(&[], 50)
+    };
+    let mut batch = Vec::new();
+    known.update(last, &mut Same::default(), &mut batch);
+    assert_eq!(end(&batch), ("unknown", None, None));
 }
 
 #[test]

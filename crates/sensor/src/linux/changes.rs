@@ -193,7 +193,8 @@ impl Known {
 
     /// Takes a look and appends what happened to `batch`: first what is found
     /// gone, then what is new and changed, listeners before the connections
-    /// that may have come from them, and then what died.
+    /// that may have come from them, and then what died. Before all that come
+    /// listeners that no look has seen, if a connection that waits explains them.
     pub(crate) fn update(
         &mut self,
         look: Look,
@@ -203,7 +204,7 @@ impl Known {
         let Look {
             at,
             mut sockets,
-            deaths,
+            mut deaths,
             told,
             lost,
             is_final,
@@ -225,6 +226,16 @@ impl Known {
             sequence: &mut self.sequence,
             batch,
         };
+        // What comes this late is of a socket that is known to be gone.
+        deaths.retain(|death| self.late.remove(&death.cookie).is_none());
+        let mut unseen = std::mem::take(&mut self.unsettled);
+        let ended = report.find_listeners_of_waiting(
+            &self.sockets,
+            &sockets,
+            &mut deaths,
+            &mut unseen,
+            &mut listeners,
+        );
         let died: HashSet<Cookie> = deaths.iter().map(|death| death.cookie).collect();
         let late = &mut self.late;
         let lossy = self.lossy;
@@ -274,28 +285,15 @@ impl Known {
                 }
             }
         }
-        let mut unseen = std::mem::take(&mut self.unsettled);
-        for death in deaths {
-            if late.remove(&death.cookie).is_some() {
-                continue;
-            }
-            match self.sockets.remove(&Key::Cookie(death.cookie)) {
-                Some(mut entry) => {
-                    report.begin_if_waiting(&mut entry, &listeners);
-                    let end = End::of(&death, &entry, &remnants);
-                    report.close(&mut entry, death.at, &end);
-                }
-                None => unseen.extend(Dead::unseen(death)),
-            }
-        }
-        for dead in &mut unseen {
-            dead.has_waited |= is_final;
-        }
-        let mut unsettled = report.live_and_die(unseen, &remnants, &mut listeners);
-        for dead in &mut unsettled {
-            dead.has_waited = true;
-        }
-        self.unsettled = unsettled;
+        report.die(
+            &mut self.sockets,
+            deaths,
+            &mut unseen,
+            &remnants,
+            &listeners,
+        );
+        self.unsettled = report.live_and_die(unseen, &remnants, &mut listeners);
+        report.close_listeners(ended, &remnants);
         self.waiting = waiting;
         self.late.retain(|_, since| round - *since < LATE);
     }

@@ -19,7 +19,8 @@
 //!   was only bound, or one whose connection was refused. It is taken for a
 //!   listener if a connection came in by its port, else it is not reported.
 //!   Deaths are not told in order, so both wait for each other until the next
-//!   look.
+//!   look. A look may have seen the connection and not the listener, which then
+//!   is as unknown as if the connection had not been seen either.
 //! * An owner is known only to sockets that a look has seen, and to connections
 //!   that came from a listener that one has seen.
 
@@ -29,7 +30,7 @@ use event::{Attribution, BootTime, CloseReason, Endpoint, Protocol, Socket, TcpS
 
 use super::super::destroy::{Counted, Death};
 use super::super::sock_diag::TableSocket;
-use super::{Entry, Listener, Listeners, Report, Told, listener_of};
+use super::{Entry, Key, Listener, Listeners, Report, Told, listener_of, remember};
 
 /// How a socket ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,24 +150,42 @@ impl Remnants {
     }
 }
 
-/// A socket that no look has seen: what is known of it is its death.
+/// A socket that no look has seen, so that what is known of it is its death; or
+/// a connection that one look has seen and of which nothing was said yet.
 #[derive(Debug)]
 pub(super) struct Dead {
     death: Death,
     socket: Socket,
+    seen: Option<Box<Entry>>,
     /// It has waited for the news of others that could tell more about it.
-    pub(super) has_waited: bool,
+    has_waited: bool,
 }
 
 impl Dead {
     /// None if it used no port.
-    pub(super) fn unseen(death: Death) -> Option<Self> {
+    fn unseen(death: Death) -> Option<Self> {
         let socket = death.socket.clone()?;
         Some(Self {
             death,
             socket,
+            seen: None,
             has_waited: false,
         })
+    }
+
+    /// What a look has seen waits to be reported.
+    fn seen(death: Death, entry: Entry) -> Self {
+        Self {
+            death,
+            socket: entry.socket.clone(),
+            seen: Some(Box::new(entry)),
+            has_waited: false,
+        }
+    }
+
+    /// When it was first known to be there.
+    fn since(&self) -> BootTime {
+        self.seen.as_ref().map_or(self.death.at, |entry| entry.at)
     }
 
     /// A TCP socket that has a port and no peer.
@@ -208,28 +227,28 @@ impl Dead {
     }
 }
 
+/// A listener that no look has seen: what was reported of it, and its death.
+pub(super) struct Ended(Entry, Dead);
+
 impl Report<'_> {
-    /// Sockets that came and went between two looks: an opening and an end.
-    /// Gives back those that may have to do with a listener whose news is still
-    /// to come, or with connections whose news are.
-    pub(super) fn live_and_die(
+    /// Which of these dead ports were listeners? Those by which one of the
+    /// connections came in, of which no listener is known, each with the time
+    /// when it was first known to be there. Reports the beginning of these, adds
+    /// them to the listeners, and gives back the others.
+    pub(super) fn find_listeners<'a>(
         &mut self,
-        unseen: Vec<Dead>,
-        remnants: &Remnants,
+        ports: Vec<Dead>,
+        connections: impl Iterator<Item = (&'a Socket, BootTime)>,
         listeners: &mut Listeners,
-    ) -> Vec<Dead> {
-        let mut unsettled = Vec::new();
-        let (ports, others): (Vec<_>, Vec<_>) =
-            unseen.into_iter().partition(Dead::may_have_listened);
-        // Where connections came in whose listener is not known.
-        let mut came_in: HashMap<(Option<u32>, u16), Vec<&Dead>> = HashMap::new();
-        for dead in others.iter().filter(|dead| dead.may_have_come_in()) {
-            if listener_of(listeners, &dead.socket).is_none() {
-                let port = (dead.socket.netns, dead.socket.local.port);
-                came_in.entry(port).or_default().push(dead);
+    ) -> (Vec<Ended>, Vec<Dead>) {
+        let mut came_in: HashMap<_, Vec<(&Socket, BootTime)>> = HashMap::new();
+        for (socket, since) in connections {
+            if listener_of(listeners, socket).is_none() {
+                let port = (socket.netns, socket.local.port);
+                came_in.entry(port).or_default().push((socket, since));
             }
         }
-        let mut ended = Vec::new();
+        let (mut ended, mut others) = (Vec::new(), Vec::new());
         for dead in ports {
             let port = (dead.socket.netns, dead.socket.local.port);
             let listener = Listener {
@@ -241,43 +260,155 @@ impl Report<'_> {
                 .get(&port)
                 .into_iter()
                 .flatten()
-                .filter(|other| listener_of(&own, &other.socket).is_some())
-                .map(|other| other.death.at)
+                .filter(|(socket, _)| listener_of(&own, socket).is_some())
+                .map(|(_, since)| *since)
                 .min();
-            if let Some(first) = first {
-                let at = first.min(dead.death.at);
-                let mut entry = dead.entry(Some(TcpState::Listening), None, at);
-                self.begin(&mut entry);
-                ended.push((entry, dead, listener));
-            } else if !dead.has_waited {
-                unsettled.push(dead);
+            let Some(first) = first else {
+                others.push(dead);
+                continue;
+            };
+            let at = first.min(dead.death.at);
+            let mut entry = dead.entry(Some(TcpState::Listening), None, at);
+            self.begin(&mut entry);
+            remember(listeners, &entry);
+            ended.push(Ended(entry, dead));
+        }
+        (ended, others)
+    }
+
+    /// Before anything is said of the connections that wait: the listeners that
+    /// they came from may have lived between two looks, and be among those that
+    /// died. The dead that are not are left in `unseen`.
+    pub(super) fn find_listeners_of_waiting(
+        &mut self,
+        known: &HashMap<Key, Entry>,
+        sockets: &[TableSocket],
+        deaths: &mut Vec<Death>,
+        unseen: &mut Vec<Dead>,
+        listeners: &mut Listeners,
+    ) -> Vec<Ended> {
+        if known.values().all(|entry| entry.told != Told::Nothing) {
+            return Vec::new();
+        }
+        let mut found = Listeners::new();
+        let mut of_this_look = HashSet::new();
+        for TableSocket { socket, .. } in sockets.iter().filter(|found| found.socket.is_listener())
+        {
+            of_this_look.extend(socket.cookie);
+            let port = (socket.netns, socket.local.port);
+            found.entry(port).or_default().push(Listener {
+                ip: socket.local.ip,
+                owner: None,
+            });
+        }
+        let connections = known
+            .values()
+            .filter(|entry| entry.told == Told::Nothing)
+            .map(|entry| (&entry.socket, entry.at))
+            .filter(|(socket, _)| listener_of(&found, socket).is_none());
+        let mut ports = Vec::new();
+        for death in std::mem::take(deaths) {
+            let cookie = death.cookie;
+            let is_known =
+                known.contains_key(&Key::Cookie(cookie)) || of_this_look.contains(&cookie);
+            let is_port = death
+                .socket
+                .as_ref()
+                .is_some_and(|socket| socket.protocol == Protocol::Tcp && socket.remote.is_none());
+            if is_port && !is_known {
+                ports.extend(Dead::unseen(death));
+            } else {
+                deaths.push(death);
             }
         }
-        for (_, dead, listener) in &ended {
-            listeners
-                .entry((dead.socket.netns, dead.socket.local.port))
-                .or_default()
-                .push(*listener);
+        let (waiting, others): (Vec<_>, Vec<_>) = std::mem::take(unseen)
+            .into_iter()
+            .partition(Dead::may_have_listened);
+        ports.extend(waiting);
+        let (ended, rest) = self.find_listeners(ports, connections, listeners);
+        *unseen = others;
+        unseen.extend(rest);
+        ended
+    }
+
+    /// The end of sockets that a look has seen; the others go to `unseen`, with
+    /// connections whose listener is not known yet.
+    pub(super) fn die(
+        &mut self,
+        known: &mut HashMap<Key, Entry>,
+        deaths: Vec<Death>,
+        unseen: &mut Vec<Dead>,
+        remnants: &Remnants,
+        listeners: &Listeners,
+    ) {
+        for death in deaths {
+            let Some(mut entry) = known.remove(&Key::Cookie(death.cookie)) else {
+                unseen.extend(Dead::unseen(death));
+                continue;
+            };
+            if entry.told == Told::Nothing && listener_of(listeners, &entry.socket).is_none() {
+                unseen.push(Dead::seen(death, entry));
+                continue;
+            }
+            self.begin_if_waiting(&mut entry, listeners);
+            let end = End::of(&death, &entry, remnants);
+            self.close(&mut entry, death.at, &end);
         }
-        for dead in others {
+    }
+
+    /// The end of listeners, after that of the connections that came in.
+    pub(super) fn close_listeners(&mut self, ended: Vec<Ended>, remnants: &Remnants) {
+        for Ended(mut entry, dead) in ended {
+            let end = End::of(&dead.death, &entry, remnants);
+            self.close(&mut entry, dead.death.at, &end);
+        }
+    }
+
+    /// Sockets that came and went between two looks: an opening and an end.
+    /// Gives back those that may have to do with a listener whose news is still
+    /// to come, or with connections whose news are.
+    pub(super) fn live_and_die(
+        &mut self,
+        mut unseen: Vec<Dead>,
+        remnants: &Remnants,
+        listeners: &mut Listeners,
+    ) -> Vec<Dead> {
+        for dead in &mut unseen {
+            dead.has_waited |= self.is_final;
+        }
+        let (ports, others): (Vec<_>, Vec<_>) =
+            unseen.into_iter().partition(Dead::may_have_listened);
+        let came_in = others
+            .iter()
+            .filter(|dead| dead.may_have_come_in())
+            .map(|dead| (&dead.socket, dead.since()));
+        let (ended, mut unsettled) = self.find_listeners(ports, came_in, listeners);
+        unsettled.retain(|dead| !dead.has_waited);
+        for mut dead in others {
             let came_from =
                 listener_of(listeners, &dead.socket).filter(|_| dead.may_have_come_in());
             if dead.may_have_come_in() && came_from.is_none() && !dead.has_waited {
                 unsettled.push(dead);
                 continue;
             }
-            let state = match dead.socket.protocol {
-                Protocol::Udp => None,
-                Protocol::Tcp => Some(dead.first_state(came_from.is_some())),
+            let mut entry = if let Some(mut entry) = dead.seen.take() {
+                self.begin_if_waiting(&mut entry, listeners);
+                *entry
+            } else {
+                let state = match dead.socket.protocol {
+                    Protocol::Udp => None,
+                    Protocol::Tcp => Some(dead.first_state(came_from.is_some())),
+                };
+                let mut entry = dead.entry(state, came_from, dead.death.at);
+                self.begin(&mut entry);
+                entry
             };
-            let mut entry = dead.entry(state, came_from, dead.death.at);
-            self.begin(&mut entry);
             let end = End::of(&dead.death, &entry, remnants);
             self.close(&mut entry, dead.death.at, &end);
         }
-        for (mut entry, dead, _) in ended {
-            let end = End::of(&dead.death, &entry, remnants);
-            self.close(&mut entry, dead.death.at, &end);
+        self.close_listeners(ended, remnants);
+        for dead in &mut unsettled {
+            dead.has_waited = true;
         }
         unsettled
     }

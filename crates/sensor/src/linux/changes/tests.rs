@@ -468,6 +468,108 @@ fn a_listener_and_its_connections_may_die_in_any_order() {
     assert_eq!(told(&batch)[0], "0 connect 10.0.0.2:80 SYN_SENT None");
 }
 
+/// Between two looks there was a listener; one look has seen the connection
+/// that came in by it. Whatever of both ends first, or is first heard of.
+#[test]
+fn a_listener_that_no_look_has_seen_explains_a_connection() {
+    let listener = death(
+        &tcp(80, "10.0.0.2:80", "", TcpState::Closed, 0),
+        55,
+        Some((0, 0, 0)),
+    );
+    let alive = server(TcpState::Established, 7);
+    let connection = death(&server(TcpState::Closed, 0), 60, Some((11, 21, 10)));
+    let none: &[Death] = &[];
+    for (deaths, dies_at) in [
+        (
+            [
+                none,
+                std::slice::from_ref(&listener),
+                std::slice::from_ref(&connection),
+            ],
+            2,
+        ),
+        ([none, &[connection.clone(), listener.clone()], none], 1),
+        ([none, &[listener.clone(), connection.clone()], none], 1),
+        (
+            [
+                none,
+                std::slice::from_ref(&connection),
+                std::slice::from_ref(&listener),
+            ],
+            1,
+        ),
+        (
+            [
+                std::slice::from_ref(&listener),
+                std::slice::from_ref(&connection),
+                none,
+            ],
+            1,
+        ),
+        (
+            [
+                std::slice::from_ref(&listener),
+                none,
+                std::slice::from_ref(&connection),
+            ],
+            2,
+        ),
+    ] {
+        let mut known = Known::default();
+        let mut batch = Vec::new();
+        for (at, deaths) in deaths.iter().enumerate() {
+            let sockets = if at < dies_at {
+                std::slice::from_ref(&alive)
+            } else {
+                &[]
+            };
+            batch.extend(with_deaths(&mut known, sockets, deaths));
+        }
+        let mut told = told(&batch);
+        assert_eq!(told.remove(0), "0 listen 10.0.0.2:80 LISTENING None");
+        assert_eq!(told.remove(0), "1 accept 10.0.0.2:80 ESTABLISHED Some(7)");
+        told.sort_by_key(|line| line.ends_with("None"));
+        let [connection, listener] = told.as_slice() else {
+            panic!("{told:?}")
+        };
+        assert!(
+            connection.ends_with("close 10.0.0.2:80 CLOSED Some(7)"),
+            "{connection}"
+        );
+        assert!(
+            listener.ends_with("close 10.0.0.2:80 CLOSED None"),
+            "{listener}"
+        );
+        let reasons = batch.iter().filter_map(|observation| match observation {
+            Observation::Socket(SocketObservation {
+                action: Action::Close { reason, .. },
+                ..
+            }) => Some(reason.name()),
+            _ => None,
+        });
+        assert_eq!(reasons.collect::<Vec<_>>(), ["closed", "closed"]);
+        assert!(!known.waits());
+    }
+}
+
+#[test]
+fn a_listener_that_is_there_explains_a_connection_better_than_a_dead_port() {
+    let mut known = Known::default();
+    let alive = server(TcpState::Established, 8);
+    with_deaths(&mut known, std::slice::from_ref(&alive), &[]);
+    let port = death(&tcp(80, "10.0.0.2:80", "", TcpState::Closed, 0), 55, None);
+    let listener = tcp(3, "0.0.0.0:80", "", TcpState::Listening, 7);
+    let batch = with_deaths(&mut known, &[alive, listener], &[port]);
+    assert_eq!(
+        told(&batch),
+        [
+            "0 listen 0.0.0.0:80 LISTENING Some(7)",
+            "1 accept 10.0.0.2:80 ESTABLISHED Some(8)"
+        ]
+    );
+}
+
 #[test]
 fn a_datagram_socket_is_closed_by_its_process_alone() {
     let mut known = Known::default();

@@ -6,7 +6,8 @@
 //! Whatever else a test is about, every promise that holds for any log set is
 //! checked when its recorder stops ([`harness::log`], [`harness::ports`]).
 //!
-//! Nothing here sleeps. Tests run beside each other, each with its own
+//! Nothing here sleeps, nor fails because the machine is slow or busy
+//! ([`harness::overload`]). Tests run beside each other, each with its own
 //! recorder, and look only at the sockets that are theirs; those that put the
 //! whole machine under load run alone.
 //!
@@ -20,6 +21,8 @@ use libtest_mimic::{Arguments, Completion, Trial};
 
 mod harness;
 mod scenarios;
+
+use self::harness::overload;
 
 /// What a test needs of the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
                 if let Some(reason) = missing(needs) {
                     return Ok(Completion::ignored_with(reason));
                 }
-                play(needs, run);
+                play(name, needs, run);
                 Ok(Completion::Completed)
             })
         })
@@ -59,18 +62,18 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn play(needs: Needs, run: fn()) {
+fn play(name: &str, needs: Needs, run: fn()) {
     // A test that failed has poisoned nothing that another one uses.
     if needs == Needs::RootAlone {
         let _alone = ALONE
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        run();
+        overload::play(name, run);
     } else {
         let _beside = ALONE
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        run();
+        overload::play(name, run);
     }
 }
 

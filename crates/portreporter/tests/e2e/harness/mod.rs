@@ -1,9 +1,11 @@
 //! What the scenarios are told with: a running recorder ([`recorder`]), the
 //! log sets that it left ([`log`]), traffic whose truth is known ([`traffic`]),
 //! and expectations that show the matching lines when they fail ([`expect`]).
+//! What a busy machine may do to them is told in [`overload`].
 
 pub(crate) mod expect;
 pub(crate) mod log;
+pub(crate) mod overload;
 pub(crate) mod ports;
 pub(crate) mod recorder;
 pub(crate) mod tail;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::log::{Checks, Log};
 use super::tail::{PATIENCE, Tail, wait};
-use super::{open_directory, portreporter};
+use super::{open_directory, overload, portreporter};
 
 /// How a recorder is started.
 pub(crate) struct Launch {
@@ -42,6 +42,9 @@ impl Launch {
 
     /// More arguments after `record --log-dir DIR`.
     pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
+        if arguments.contains(&"--ring-size") {
+            overload::is_on_purpose();
+        }
         self.arguments.extend(arguments.iter().map(OsString::from));
         self
     }
@@ -203,7 +206,7 @@ impl Recorder {
         let mut before = usize::MAX;
         while !open.is_empty() && open.len() < before {
             before = open.len();
-            self.tail.find(&self.pidfd, Duration::from_secs(5), |line| {
+            self.tail.find(&self.pidfd, PATIENCE, |line| {
                 if let Some(cookie) = closed_by(line) {
                     open.remove(cookie);
                     closed.insert(cookie.to_owned());
@@ -305,7 +308,7 @@ impl Recorder {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let ready = wait(&[&self.pidfd], Duration::from_mins(1));
+        let ready = wait(&[&self.pidfd], PATIENCE);
         assert!(
             !ready.is_empty(),
             "the recorder does not end; its standard error:\n{}",

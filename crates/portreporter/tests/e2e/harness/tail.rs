@@ -15,8 +15,11 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify;
 use serde_json::Value;
 
-/// The moment after which a test that waits has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use super::overload;
+
+/// The time after which a test that waits has failed. Nobody waits that long
+/// for what comes, however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Reads the lines of a log directory, each once.
 pub(crate) struct Tail {
@@ -61,6 +64,7 @@ impl Tail {
             self.unseen.extend(new);
             let mut found = None;
             while let Some(line) = self.unseen.pop_front() {
+                overload::note(&line);
                 if wanted(&line) {
                     found = Some(line);
                     break;

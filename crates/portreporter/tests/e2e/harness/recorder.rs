@@ -173,6 +173,20 @@ impl Recorder {
         self.child.id()
     }
 
+    /// For how long its threads were ready to run while others did; nothing where
+    /// the kernel does not tell.
+    pub(crate) fn kept_waiting(&self) -> Duration {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let nanoseconds = std::fs::read_dir(tasks)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+            .filter_map(|text| text.split(' ').nth(1)?.parse::<u64>().ok())
+            .sum();
+        Duration::from_nanos(nanoseconds)
+    }
+
     /// What it has written to standard error.
     pub(crate) fn stderr(&self) -> String {
         let bytes = std::fs::read(self.home.path().join("stderr")).unwrap_or_default();

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal};
 
+use super::progress;
+
 /// How long a program may take to end after it was told to.
-const STOP_LIMIT: Duration = Duration::from_mins(2);
+const STOP_LIMIT: Duration = Duration::from_mins(5);
 
 /// A program that runs; it is killed if it is dropped while it does.
 pub(crate) struct Subject {
@@ -96,7 +98,9 @@ impl Subject {
     }
 
     /// Waits until it has nothing left to do: for half a second it uses less
-    /// than a hundredth of a core.
+    /// than a hundredth of a core. After `limit` it goes on all the same, and
+    /// says so: on a machine where others use sockets a watcher is never idle,
+    /// which spoils figures, but is no fault.
     pub(crate) fn settle(&mut self, limit: Duration) -> anyhow::Result<()> {
         let look = Duration::from_millis(250);
         let start = Instant::now();
@@ -106,7 +110,8 @@ impl Subject {
             std::thread::sleep(look);
             self.must_run()?;
             if start.elapsed() > limit {
-                bail!("{}: still at work after {limit:?}", self.name);
+                progress(&format!("{}: still at work after {limit:?}", self.name));
+                return Ok(());
             }
             let now = self.cpu()?;
             quiet = if now.saturating_sub(before) < look / 100 {
@@ -249,6 +254,16 @@ mod tests {
         let life = subject.stop(Signal::TERM).unwrap();
         assert!(life.cpu >= Duration::from_millis(20));
         assert!(!life.status.success());
+    }
+
+    #[test]
+    fn one_that_is_never_idle_is_not_waited_for_without_end() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do :; done"]);
+        let mut busy = Subject::spawn("loop", &mut command).unwrap();
+        busy.settle(Duration::ZERO).unwrap();
+        let mut gone = Subject::spawn("false", &mut Command::new("false")).unwrap();
+        assert!(gone.settle(Duration::from_mins(5)).is_err());
     }
 
     #[test]

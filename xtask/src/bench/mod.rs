@@ -14,6 +14,9 @@
 //!   broken one fails the run;
 //! * **goals** (time, memory) are judged on a quiet machine; a missed one shows
 //!   in the table, and fails the run with `--check`.
+//!
+//! That nothing is lost at 10,000 connections a second is a promise, but not of
+//! every machine at every moment: with `--smoke` it is a goal.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +37,7 @@ pub(crate) mod report;
 mod storm;
 mod tracked;
 
-use self::report::Report;
+use self::report::{Report, Target};
 
 /// What to measure and how.
 #[derive(clap::Args)]
@@ -98,6 +101,8 @@ struct Sizes {
     idle_seconds: u64,
     /// Sockets of `tracked`.
     tracked_sockets: u32,
+    /// What is wanted of the events that the paced storm loses.
+    paced_loss: Target,
 }
 
 impl Sizes {
@@ -112,6 +117,8 @@ impl Sizes {
                 list_calls: 3,
                 idle_seconds: 10,
                 tracked_sockets: 10_000,
+                // A busy machine may be too slow, and the recorder says so.
+                paced_loss: Target::AtMost(0.0),
             },
             Self {
                 connections: 200_000,
@@ -122,6 +129,7 @@ impl Sizes {
                 list_calls: 7,
                 idle_seconds: 60,
                 tracked_sockets: 100_000,
+                paced_loss: Target::Zero,
             },
         );
         let mut sizes = if options.smoke { smoke } else { full };

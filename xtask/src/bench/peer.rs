@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::measure::{Life, Subject};
 
 /// How long it may take until it is attached.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_mins(5);
 
 /// Runs it with a tracefs, which it needs and which a small system may not have
 /// mounted; in a mount namespace of its own, so that the system stays as it is.

@@ -15,7 +15,7 @@ use super::events::event_files;
 use super::measure::{Life, Subject};
 
 /// How long the recorder may take until it has the first snapshot.
-const READY_LIMIT: Duration = Duration::from_mins(1);
+const READY_LIMIT: Duration = Duration::from_mins(5);
 
 /// The line that closes the first snapshot; from here on every event counts.
 const READY: &[u8] = b"\"snapshot-end\"";

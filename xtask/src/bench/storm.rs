@@ -76,7 +76,7 @@ pub(super) fn run(binary: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Figure>> {
     let mut figures = compared(&alone, &ours, &theirs);
     figures.extend(kept(&tallies, sizes.connections, "full speed"));
     figures.extend(kept(&[calm_tally], connections, "10,000/s"));
-    figures.push(Figure::count(BENCH, "10,000/s: lost", calm.lost).target(Target::Zero));
+    figures.push(Figure::count(BENCH, "10,000/s: lost", calm.lost).target(sizes.paced_loss));
     figures.push(Figure::new(
         BENCH,
         "10,000/s: CPU of a core",

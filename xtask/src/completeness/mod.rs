@@ -39,6 +39,9 @@ use crate::load::scenarios::When;
 /// Connections in `TIME_WAIT` among which a watcher may begin.
 const LEFTOVERS: u64 = 20_000;
 
+/// How often to watch, at most, until nothing is lost.
+const ATTEMPTS: u32 = 3;
+
 /// What to hold against what.
 #[derive(clap::Args)]
 #[expect(
@@ -98,7 +101,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         absent: Vec::new(),
     };
     for who in watchers {
-        match watch(who, &binary, &scenarios, &programs, options.smoke) {
+        match watch_without_loss(who, &binary, &scenarios, &programs, options.smoke) {
             Ok(column) => report.watchers.push(column),
             Err(error) => match error.downcast_ref() {
                 Some(NotHere(why)) => report.absent.push((who.name(), why.clone())),
@@ -139,6 +142,33 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<Scenario>> {
         all.retain(|scenario| names.iter().any(|name| name == scenario.name));
     }
     Ok(all)
+}
+
+/// Lets one watcher watch all scenarios. When the engine that promises to see
+/// everything says that it lost events, the machine may have been too busy for
+/// it: it watches again, a few times at most, and nothing else is forgiven.
+fn watch_without_loss(
+    who: Who,
+    binary: &std::path::Path,
+    scenarios: &[Scenario],
+    programs: &Programs,
+    smoke: bool,
+) -> anyhow::Result<Column> {
+    let mut attempt = 1;
+    loop {
+        let column = watch(who, binary, scenarios, programs, smoke)?;
+        let lost = column.lost.unwrap_or(0);
+        let is_forgiven = who == Who::Ebpf && lost > 0 && column.contradictions.is_empty();
+        if !is_forgiven || attempt == ATTEMPTS {
+            return Ok(column);
+        }
+        attempt += 1;
+        eprintln!(
+            "completeness: {}: {lost} events were lost, and declared; watching again ({attempt} \
+             of {ATTEMPTS}), in case the machine was too busy",
+            who.name()
+        );
+    }
 }
 
 /// Lets one watcher watch all scenarios.

@@ -14,7 +14,7 @@ use crate::load::scenarios::fact::{Fact, Said};
 use crate::load::scenarios::{self, When};
 
 /// How long a scenario may take.
-const LIMIT: Duration = Duration::from_mins(3);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// A scenario of either kind.
 pub(super) struct Scenario {

@@ -71,7 +71,7 @@ pub(crate) struct Options {
     )]
     append: String,
     /// How long a machine may run.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
     /// The arguments of `--run`.
     #[arg(last = true, requires = "run")]

@@ -89,7 +89,7 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
 
     let setup = Setup {
         sensor,
-        logs,
+        sink: logs,
         identifier,
         zone,
         host,
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
     terminal.stopped();
     let summary = ended?;
     print(&summary).context("cannot write the summary")?;
-    match summary.unfinished {
+    match summary.end.unfinished {
         None => Ok(ExitCode::SUCCESS),
         Some(unfinished) => Err(unfinished.into()),
     }
@@ -143,6 +143,7 @@ fn watch(mut signals: Signals, control: Control) -> anyhow::Result<()> {
 
 fn print(summary: &Summary) -> std::io::Result<()> {
     let counters = &summary.counters;
+    let files = &summary.end.written;
     let mut out = std::io::stdout();
     writeln!(
         out,
@@ -151,16 +152,16 @@ fn print(summary: &Summary) -> std::io::Result<()> {
         plural(summary.sockets, "socket"),
         plural(summary.processes, "process"),
         counters.lost,
-        plural(summary.files.sets, "log set"),
-        plural(summary.files.lines, "line"),
-        plural(summary.files.bytes, "byte"),
-        event::text::escape(&summary.directory.to_string_lossy()),
+        plural(files.sets, "log set"),
+        plural(files.lines, "line"),
+        plural(files.bytes, "byte"),
+        event::text::escape(&summary.end.directory.to_string_lossy()),
     )?;
-    if summary.files.gone > 0 {
+    if files.gone > 0 {
         writeln!(
             out,
             "{} more deleted or moved away meanwhile",
-            plural(summary.files.gone, "log set")
+            plural(files.gone, "log set")
         )?;
     }
     let found = &summary.reconciled;

@@ -16,6 +16,9 @@
 //! becomes exactly one line of PR-EVENTS, so that at every `counters` line
 //! `kernel = written + lost`.
 //!
+//! **The sink** ([`Sink`]) is where it goes: log sets, or the terminal of somebody
+//! who watches.
+//!
 //! What this crate does not do: it knows no file format (`logs`), no kernel
 //! interface (`sensor`), no `/proc` (`identity`), and prints nothing; what the
 //! administrator should hear of goes to [`Events`].
@@ -30,6 +33,7 @@ mod processes;
 mod reconcile;
 mod recorder;
 mod release;
+mod sink;
 mod sockets;
 mod state;
 mod table;
@@ -43,6 +47,8 @@ use logs::{Notice, SetOpened, Stamp};
 
 pub use crate::clock::wall_now;
 pub use crate::recorder::{Control, Recorder, Setup, describe};
+pub use crate::sink::{Change, Sink};
+pub use crate::state::{Owner, State};
 
 /// What a recording tells while it is under way.
 pub trait Events {
@@ -96,7 +102,7 @@ pub struct Reconciled {
 
 /// What a recording amounted to.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct Summary<E = Files> {
     /// The ledger at the end.
     pub counters: Counters,
     /// What reconciliation put right.
@@ -105,8 +111,15 @@ pub struct Summary {
     pub sockets: u64,
     /// How many processes owned them.
     pub processes: u64,
+    /// What is left of it.
+    pub end: E,
+}
+
+/// What is left of a recording in log sets.
+#[derive(Clone, Debug)]
+pub struct Files {
     /// What was written.
-    pub files: logs::Summary,
+    pub written: logs::Summary,
     /// Where.
     pub directory: Arc<Path>,
     /// The end that could not be written; the ledger takes account of it.

@@ -29,6 +29,7 @@ use sensor::{FoundSocket, Inspector, Snapshot};
 use crate::Reconciled;
 use crate::capture::Message;
 use crate::recorder::Recorder;
+use crate::sink::Sink;
 use crate::table::{Live, SocketKey};
 
 /// How much younger than a look an event has to be to show that all from before
@@ -111,15 +112,13 @@ fn look(mut inspector: Box<dyn Inspector>, to: SyncSender<Message>) -> std::io::
         .map(drop)
 }
 
-impl Recorder<'_> {
+impl<S: Sink> Recorder<'_, S> {
     /// The sockets that were there before us.
     pub(crate) fn adopt(&mut self, snapshot: Snapshot) {
         for degradation in &snapshot.degradations {
-            let text = degradation.to_string();
             // The sensor may have said it when it was opened.
-            if !self.logs.run_mut().degraded.contains(&text) {
+            if self.sink.lacks(degradation) {
                 self.events.degraded(degradation);
-                self.logs.run_mut().degraded.push(text);
             }
         }
         let now = self.anchor.boot_now();

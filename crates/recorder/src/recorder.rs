@@ -1,6 +1,5 @@
 //! The recorder's thread: observations in, log lines out.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use crate::ledger::{Ledger, Loss};
 use crate::pids::{Changes, Due};
 use crate::processes::Processes;
 use crate::reconcile::Reconciliation;
+use crate::sink::Sink;
 use crate::state::State;
 use crate::table::{SocketKey, Table};
 use crate::{Error, Events, Status, Summary};
@@ -40,9 +40,9 @@ const ACCEPT_HOOKS: [&str; 4] = [
 ];
 
 /// A recording that is under way.
-pub struct Recorder<'a> {
+pub struct Recorder<'a, S = Logs> {
     pub(crate) state: State,
-    pub(crate) logs: Logs,
+    pub(crate) sink: S,
     /// Away while it takes a look for the reconciliation.
     pub(crate) inspector: Option<Box<dyn Inspector>>,
     pub(crate) reconciliation: Reconciliation,
@@ -76,11 +76,11 @@ pub struct Recorder<'a> {
 }
 
 /// What a recording is made of.
-pub struct Setup {
+pub struct Setup<S = Logs> {
     /// What happens.
     pub sensor: Sensor,
-    /// Where it is written; no set is open yet.
-    pub logs: Logs,
+    /// Where it goes; no set is open yet.
+    pub sink: S,
     /// Who is who.
     pub identifier: Identifier,
     /// The zone of the times in the logs.
@@ -111,12 +111,12 @@ impl Control {
     }
 }
 
-impl<'a> Recorder<'a> {
+impl<'a, S: Sink> Recorder<'a, S> {
     /// Subscribes, takes the snapshot, opens the first set.
-    pub fn start(setup: Setup, events: &'a mut dyn Events) -> Result<Self, Error> {
+    pub fn start(setup: Setup<S>, events: &'a mut dyn Events) -> Result<Self, Error> {
         let Setup {
             sensor,
-            logs,
+            sink,
             identifier,
             zone,
             host,
@@ -149,8 +149,9 @@ impl<'a> Recorder<'a> {
                 host,
                 os,
                 names_processes,
+                lacks: None,
             },
-            logs,
+            sink,
             loss_reason: inspector.loss_reason(),
             inspector: Some(inspector),
             reconciliation: Reconciliation::new(every),
@@ -190,7 +191,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records until it is told to stop.
-    pub fn run(mut self) -> Result<Summary, Error> {
+    pub fn run(mut self) -> Result<Summary<S::End>, Error> {
         let mut next_tick = Instant::now();
         let failure = loop {
             let now = Instant::now();
@@ -218,6 +219,9 @@ impl<'a> Recorder<'a> {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.release(Instant::now());
+            if self.sink.is_over() {
+                break None;
+            }
         };
         self.finish(failure)
     }
@@ -239,7 +243,7 @@ impl<'a> Recorder<'a> {
             self.last_counters = now;
             self.compare(now);
             self.write_counters();
-            self.logs.maintain(self.anchor.wall_now());
+            self.sink.maintain(self.anchor.wall_now());
         }
         self.reconcile(now);
         if now.duration_since(self.last_zone) >= ZONE {
@@ -248,8 +252,8 @@ impl<'a> Recorder<'a> {
         }
         self.state.processes.forget(now);
         let wall = self.anchor.wall_now();
-        self.logs.flush(wall);
-        if let Some(reason) = self.logs.roll_due(wall) {
+        self.sink.second(wall, &mut self.state);
+        if let Some(reason) = self.sink.is_due(wall) {
             self.roll_or_tell(reason);
         }
         self.tell();
@@ -281,7 +285,7 @@ impl<'a> Recorder<'a> {
         for loss in losses {
             let from = self.anchor.wall(loss.from);
             let to = self.anchor.wall(loss.to);
-            self.logs.gap(
+            self.sink.gap(
                 now,
                 &Gap {
                     lost: Some(loss.events),
@@ -313,16 +317,14 @@ impl<'a> Recorder<'a> {
         if let Some(Ok(lost)) = self.inspector.as_mut().map(|it| it.processes_lost()) {
             self.processes_lost = lost + self.state.processes.mappings_lost();
         }
-        // If it is dropped, the next one says it.
-        let _ = self
-            .logs
+        self.sink
             .counters(self.anchor.wall_now(), &counters, self.processes_lost);
     }
 
     /// Writes the entries of PR-PIDS that are due.
     fn write_pids(&mut self, is_end: bool) {
         let due = self.changes.due(self.second, is_end);
-        if due.is_empty() || !self.state.names_processes {
+        if due.is_empty() || !self.state.names_processes || !self.sink.takes_entries() {
             return;
         }
         let mut ports: FxHashMap<Option<ProcessKey>, Vec<&Socket>> =
@@ -355,7 +357,7 @@ impl<'a> Recorder<'a> {
                 changes,
                 interval_secs,
             );
-            self.logs.pids(now, &self.scratch);
+            self.sink.entry(now, &self.scratch);
             self.changes.wrote(owner, self.scratch.len(), self.second);
         }
         self.scratch.shrink_to(1 << 20);
@@ -364,18 +366,8 @@ impl<'a> Recorder<'a> {
     fn roll(&mut self, reason: RollReason) -> Result<(), Error> {
         self.write_pids(true);
         let now = self.anchor.wall_now();
-        let lacks = self.state.table.lacks(self.anchor.boot_now());
-        let always = self.logs.run_mut().degraded.len();
-        self.logs
-            .run_mut()
-            .degraded
-            .extend(lacks.map(|lacks| lacks.to_string()));
-        let opened = self.logs.roll(now, reason, &self.state);
-        // The next set may lack something else.
-        self.logs.run_mut().degraded.truncate(always);
-        let opened = opened?;
-        self.events.opened(self.logs.directory(), &opened);
-        Ok(())
+        self.state.lacks = self.state.table.lacks(self.anchor.boot_now());
+        self.sink.begin(now, reason, &self.state, self.events)
     }
 
     /// Opens a set. What keeps it from being opened is said once: it is tried
@@ -389,7 +381,7 @@ impl<'a> Recorder<'a> {
                     _ => None,
                 };
                 if kind.is_none() || kind != self.refused {
-                    self.events.not_opened(self.logs.directory(), &error);
+                    self.events.not_opened(self.sink.directory(), &error);
                 }
                 kind
             }
@@ -400,7 +392,7 @@ impl<'a> Recorder<'a> {
 
     /// What was written and went with its file is lost after all.
     fn withdraw(&mut self) {
-        let withdrawn = self.logs.withdrawn();
+        let withdrawn = self.sink.withdrawn();
         self.written = self.written.saturating_sub(withdrawn);
         self.dropped += withdrawn;
     }
@@ -409,19 +401,19 @@ impl<'a> Recorder<'a> {
         let zone = TimeZone::system();
         if zone != *self.clock.zone() {
             self.clock.set_zone(zone.clone());
-            self.logs.set_zone(zone);
+            self.sink.set_zone(zone);
         }
     }
 
     fn tell(&mut self) {
-        for notice in self.logs.notices() {
+        for notice in self.sink.notices() {
             self.events.notice(&notice);
         }
         let status = Status {
             ports: self.state.table.len() as u64,
             events_a_second: std::mem::take(&mut self.rate),
             lost: self.ledger.lost() + self.dropped,
-            set: self.logs.current(),
+            set: self.sink.set(),
         };
         self.events.status(&status);
     }
@@ -442,7 +434,7 @@ impl<'a> Recorder<'a> {
         failure
     }
 
-    fn finish(mut self, failure: Option<Error>) -> Result<Summary, Error> {
+    fn finish(mut self, failure: Option<Error>) -> Result<Summary<S::End>, Error> {
         let failure = failure.or(self.recall_inspector());
         if let Some(inspector) = &mut self.inspector {
             inspector.detach();
@@ -471,20 +463,9 @@ impl<'a> Recorder<'a> {
         let processes = self.state.processes.owners();
         let sockets = self.sockets;
         let now = self.anchor.wall_now();
-        let directory: Arc<std::path::Path> = self.logs.directory().into();
         let mut counters = self.counters();
-        let (files, unfinished) = match self.logs.close(now) {
-            Ok(files) => (files, None),
-            Err(unfinished) => {
-                counters.written = counters.written.saturating_sub(unfinished.events);
-                counters.lost += unfinished.events;
-                (unfinished.summary.clone(), Some(Arc::new(*unfinished)))
-            }
-        };
+        let end = self.sink.end(now, &mut counters, self.events);
         self.capture.join();
-        for notice in &files.notices {
-            self.events.notice(notice);
-        }
         match failure {
             Some(error) => Err(error),
             None => Ok(Summary {
@@ -492,9 +473,7 @@ impl<'a> Recorder<'a> {
                 reconciled: self.reconciliation.total,
                 sockets,
                 processes,
-                files,
-                directory,
-                unfinished,
+                end,
             }),
         }
     }

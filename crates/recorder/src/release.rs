@@ -11,6 +11,7 @@ use sensor::{FoundSocket, Snapshot};
 
 use crate::held;
 use crate::recorder::Recorder;
+use crate::sink::Sink;
 use crate::table::SocketKey;
 
 /// The least time between two looks.
@@ -21,7 +22,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// goes into it.
 const LOOK_SHARE: u32 = 50;
 
-impl Recorder<'_> {
+impl<S: Sink> Recorder<'_, S> {
     /// Writes the lines that have waited long enough, or asks for what they
     /// lack.
     pub(crate) fn release(&mut self, now: Instant) {

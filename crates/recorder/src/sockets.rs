@@ -11,19 +11,20 @@ use crate::clock::Anchor;
 use crate::errno;
 use crate::held;
 use crate::recorder::Recorder;
+use crate::sink::{Change, Sink};
 use crate::table::{Live, SocketKey};
 
 /// After so many observations it is asked whether a new set is due.
 const ROLL_CHECK: usize = 256;
 
-impl Recorder<'_> {
+impl<S: Sink> Recorder<'_, S> {
     pub(crate) fn take(&mut self, mut batch: Vec<Observation>) {
         let now = Instant::now();
         self.anchor = Anchor::now();
         for (at, observation) in batch.drain(..).enumerate() {
             // A batch can hold more than a set may.
             if at % ROLL_CHECK == ROLL_CHECK - 1
-                && let Some(reason) = self.logs.roll_due(self.anchor.wall_now())
+                && let Some(reason) = self.sink.is_due(self.anchor.wall_now())
             {
                 self.roll_or_tell(reason);
             }
@@ -52,7 +53,7 @@ impl Recorder<'_> {
         }
         self.capture.recycle(batch);
         let wall = self.anchor.wall_now();
-        if let Some(reason) = self.logs.roll_due(wall) {
+        if let Some(reason) = self.sink.is_due(wall) {
             self.roll_or_tell(reason);
         }
     }
@@ -217,14 +218,15 @@ impl Recorder<'_> {
         owner: Option<ProcessKey>,
         error: Option<u16>,
     ) {
-        let known = owner.and_then(|owner| self.state.processes.find(owner));
-        let text = known.map_or(&self.state.nobody, |known| &known.text);
-        let error = error.and_then(errno::name);
-        let time = self.anchor.wall(at);
-        match self
-            .logs
-            .socket(time, &action, socket, attribution, text, error)
-        {
+        let change = Change {
+            time: self.anchor.wall(at),
+            action,
+            socket,
+            attribution,
+            owner: self.state.owner(owner),
+            error: error.and_then(errno::name),
+        };
+        match self.sink.socket(&change) {
             Written::Kept => self.written += 1,
             Written::Dropped => self.dropped += 1,
         }
@@ -234,15 +236,16 @@ impl Recorder<'_> {
     /// Writes what reconciliation found. It is no event of the kernel's, and
     /// not in its books.
     pub(crate) fn write_found(&mut self, at: BootTime, action: Action, live: &Live) {
-        let known = live
-            .owner
-            .and_then(|owner| self.state.processes.find(owner));
-        let text = known.map_or(&self.state.nobody, |known| &known.text);
-        let time = self.anchor.wall(at);
+        let change = Change {
+            time: self.anchor.wall(at),
+            action,
+            socket: &live.socket,
+            attribution: live.attribution,
+            owner: self.state.owner(live.owner),
+            error: None,
+        };
         // A disk that is full has been told of.
-        let _ = self
-            .logs
-            .socket(time, &action, &live.socket, live.attribution, text, None);
+        let _ = self.sink.socket(&change);
     }
 
     /// A socket moves from one owner to another.

@@ -1,6 +1,6 @@
-//! What a new set begins with: the sockets in use and their owners.
+//! What there is at a moment: the sockets in use and their owners.
 
-use event::{Attribution, ProcessKey, Socket, WallTime};
+use event::{Attribution, Degradation, Process, ProcessKey, Socket, WallTime};
 use logs::SetState;
 use logs::format::clock::LocalClock;
 use logs::format::events::OwnerText;
@@ -11,31 +11,72 @@ use rustc_hash::FxHashMap;
 use crate::processes::Processes;
 use crate::table::Table;
 
-/// What a new set begins with.
-pub(crate) struct State {
+/// What there is at a moment: what a new set begins with, and what somebody
+/// who watches may want to see as a whole.
+pub struct State {
     pub(crate) table: Table,
     pub(crate) processes: Processes,
     pub(crate) nobody: OwnerText,
     pub(crate) host: String,
     pub(crate) os: String,
     pub(crate) names_processes: bool,
+    /// What the table lacks.
+    pub(crate) lacks: Option<Degradation>,
+}
+
+/// The owner of a socket, as far as it is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The process; none where nobody is known.
+    pub process: Option<&'a Process>,
+    /// Its modules when it was last looked at.
+    pub modules: Modules<'a>,
+    /// The same as text for PR-EVENTS.
+    pub text: &'a OwnerText,
 }
 
 impl State {
+    /// Hands over every socket in use, with its owner, in no particular order.
+    pub fn each<'s>(&'s self, each: &mut dyn FnMut(&'s Socket, Attribution, Owner<'s>)) {
+        for live in self.table.iter() {
+            each(&live.socket, live.attribution, self.owner(live.owner));
+        }
+    }
+
+    /// Looks again at the modules of a process.
+    pub fn refresh_modules(&mut self, process: ProcessKey) {
+        self.processes.refresh_modules(process);
+    }
+
+    #[inline]
+    pub(crate) fn owner(&self, owner: Option<ProcessKey>) -> Owner<'_> {
+        match owner.and_then(|owner| self.processes.find(owner)) {
+            Some(known) => Owner {
+                process: Some(&known.process),
+                modules: match &known.modules {
+                    Ok(modules) => Modules::Known(modules),
+                    Err(reason) => Modules::Unavailable(reason),
+                },
+                text: &known.text,
+            },
+            None => Owner {
+                process: None,
+                modules: Modules::Unavailable(""),
+                text: &self.nobody,
+            },
+        }
+    }
+
     pub(crate) fn ports_of<'s>(
         &'s self,
         owner: Option<ProcessKey>,
         sockets: &'s [&'s Socket],
     ) -> ProcessPorts<'s> {
-        let known = owner.and_then(|owner| self.processes.find(owner));
+        let owner = self.owner(owner);
         ProcessPorts {
-            process: known.map(|known| known.process.as_ref()),
+            process: owner.process,
             sockets,
-            modules: match known.map(|known| &known.modules) {
-                Some(Ok(modules)) => Modules::Known(modules),
-                Some(Err(reason)) => Modules::Unavailable(reason),
-                None => Modules::Unavailable(""),
-            },
+            modules: owner.modules,
         }
     }
 }
@@ -63,10 +104,6 @@ impl SetState for State {
     }
 
     fn sockets(&self, each: &mut dyn FnMut(&Socket, Attribution, &OwnerText)) {
-        for live in self.table.iter() {
-            let known = live.owner.and_then(|owner| self.processes.find(owner));
-            let text = known.map_or(&self.nobody, |known| &known.text);
-            each(&live.socket, live.attribution, text);
-        }
+        self.each(&mut |socket, attribution, owner| each(socket, attribution, owner.text));
     }
 }

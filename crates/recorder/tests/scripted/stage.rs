@@ -264,7 +264,7 @@ fn record(
     };
     let setup = Setup {
         sensor,
-        logs,
+        sink: logs,
         identifier: Identifier::new(roots),
         zone: TimeZone::UTC,
         host: "host".to_owned(),

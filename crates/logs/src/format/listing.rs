@@ -32,7 +32,7 @@ use super::owner::{MAX_COMMAND_LINE, MAX_TEXT};
 use super::quote::{clip, push_plain};
 
 /// The line between two blocks.
-pub(super) const RULE: &[u8; 55] = b"======================================================\n";
+pub const RULE: &[u8; 55] = b"======================================================\n";
 
 const COLUMNS: &[u8] = b"Port\t\tLocal IP\tState\t\t Remote IP:Port\n";
 
@@ -86,13 +86,13 @@ pub fn mappings(out: &mut Vec<u8>, processes: &[ProcessPorts<'_>]) {
     out.extend_from_slice(b" mappings found\n\nPID:Process\t\t");
     out.extend_from_slice(COLUMNS);
     for (process, socket) in rows {
-        push_owner(out, process);
-        push_row(out, socket);
+        mapping(out, process, socket);
     }
 }
 
-/// Appends the table of all ports where no process can be named.
-pub(super) fn ports_without_process(out: &mut Vec<u8>, sockets: &[&Socket]) {
+/// Appends `N active ports found` and the table of all ports where no process
+/// can be named.
+pub fn active_ports(out: &mut Vec<u8>, sockets: &[&Socket]) {
     let sockets = sorted(sockets);
     push_u64(out, sockets.len() as u64);
     out.extend_from_slice(b" active ports found\n\n");
@@ -100,35 +100,57 @@ pub(super) fn ports_without_process(out: &mut Vec<u8>, sockets: &[&Socket]) {
     for socket in &sockets {
         push_row(out, socket);
     }
-    push_statistics(out, &sockets);
+}
+
+/// Appends one line of the table of all mappings.
+pub fn mapping(out: &mut Vec<u8>, process: Option<&Process>, socket: &Socket) {
+    push_owner(out, process);
+    push_row(out, socket);
+}
+
+/// Appends the table of the ports of one process.
+pub fn ports(out: &mut Vec<u8>, process: Option<&Process>, sockets: &[&Socket]) {
+    let pid = process.map_or(0, |process| process.pid);
+    out.extend_from_slice(b"PID\t");
+    out.extend_from_slice(COLUMNS);
+    for socket in sorted(sockets) {
+        push_u64(out, pid.into());
+        out.push(b'\t');
+        push_row(out, socket);
+    }
+}
+
+/// Appends the table of all ports where no process can be named, with their
+/// statistics.
+pub(super) fn ports_without_process(out: &mut Vec<u8>, sockets: &[&Socket]) {
+    active_ports(out, sockets);
+    push_statistics(out, sockets);
 }
 
 /// Appends the block of one process: what it is, its ports, their statistics
 /// and its modules.
-pub(super) fn process_block(out: &mut Vec<u8>, ports: &ProcessPorts<'_>, covered: Option<Covered>) {
-    let sockets = sorted(ports.sockets);
-    if let Some(process) = ports.process {
-        push_process(out, process);
-    } else {
-        out.extend_from_slice(b"Process ID: 0 (");
-        out.extend_from_slice(NOBODY.as_bytes());
-        out.extend_from_slice(b")\n");
+pub(super) fn process_block(
+    out: &mut Vec<u8>,
+    ports_of: &ProcessPorts<'_>,
+    covered: Option<Covered>,
+) {
+    heading(out, ports_of.process);
+    if let Some(process) = ports_of.process {
+        push_line(out, "User context: ", process.user.as_deref());
+        service(out, process);
+        push_line(out, "Image Path: ", process.exe.as_deref());
+        let command = process.cmdline.as_deref();
+        push_clipped_line(out, "Command Line: ", command, MAX_COMMAND_LINE);
+        push_line(out, "Container: ", process.container.as_deref());
     }
     if let Some(Covered { changes, seconds }) = covered {
         out.extend_from_slice(
             format!("Changes covered: {changes} in {seconds} seconds\n").as_bytes(),
         );
     }
-    let pid = ports.process.map_or(0, |process| process.pid);
-    out.extend_from_slice(b"PID\t");
-    out.extend_from_slice(COLUMNS);
-    for socket in &sockets {
-        push_u64(out, pid.into());
-        out.push(b'\t');
-        push_row(out, socket);
-    }
-    push_statistics(out, &sockets);
-    push_modules(out, ports.modules);
+    ports(out, ports_of.process, ports_of.sockets);
+    push_statistics(out, ports_of.sockets);
+    modules(out, ports_of.modules);
 }
 
 /// The order of processes: those never known first, as number 0.
@@ -193,16 +215,22 @@ fn push_row(out: &mut Vec<u8>, socket: &Socket) {
     out.push(b'\n');
 }
 
-fn push_process(out: &mut Vec<u8>, process: &Process) {
+/// Appends the line that names a process; none is the owner of ports whose
+/// owner was never known.
+pub fn heading(out: &mut Vec<u8>, process: Option<&Process>) {
     out.extend_from_slice(b"Process ID: ");
-    push_u64(out, process.pid.into());
-    if let Some(name) = &process.name {
+    push_u64(out, process.map_or(0, |process| process.pid).into());
+    let name = process.map_or(Some(NOBODY), |process| process.name.as_deref());
+    if let Some(name) = name {
         out.extend_from_slice(b" (");
         push_plain(out, &clip(name, MAX_TEXT));
         out.push(b')');
     }
     out.push(b'\n');
-    push_line(out, "User context: ", process.user.as_deref());
+}
+
+/// Appends the lines about the service that a process is.
+pub fn service(out: &mut Vec<u8>, process: &Process) {
     match &process.service {
         Some(service) => {
             push_line(out, "Service Name: ", Some(&service.name));
@@ -215,10 +243,6 @@ fn push_process(out: &mut Vec<u8>, process: &Process) {
         }
         None => out.extend_from_slice(b"Process doesn't appear to be a service\n"),
     }
-    push_line(out, "Image Path: ", process.exe.as_deref());
-    let command = process.cmdline.as_deref();
-    push_clipped_line(out, "Command Line: ", command, MAX_COMMAND_LINE);
-    push_line(out, "Container: ", process.container.as_deref());
 }
 
 fn push_line(out: &mut Vec<u8>, label: &str, text: Option<&str>) {
@@ -234,15 +258,25 @@ fn push_clipped_line(out: &mut Vec<u8>, label: &str, text: Option<&str>, limit: 
 }
 
 fn push_statistics(out: &mut Vec<u8>, sockets: &[&Socket]) {
-    let tcp = sockets
-        .iter()
-        .filter(|socket| socket.protocol == Protocol::Tcp)
-        .count();
-    out.extend_from_slice(b"Port Statistics\nTCP mappings: ");
+    out.extend_from_slice(b"Port Statistics\n");
+    counts(out, sockets);
+    states(out, sockets);
+}
+
+/// Appends how many ports there are of each protocol.
+pub fn counts(out: &mut Vec<u8>, sockets: &[&Socket]) {
+    let tcp = count_tcp(sockets);
+    out.extend_from_slice(b"TCP mappings: ");
     push_u64(out, tcp as u64);
     out.extend_from_slice(b"\nUDP mappings: ");
     push_u64(out, (sockets.len() - tcp) as u64);
     out.push(b'\n');
+}
+
+/// Appends how many ports are in each state, and what share of those of TCP
+/// that is.
+pub fn states(out: &mut Vec<u8>, sockets: &[&Socket]) {
+    let tcp = count_tcp(sockets);
     for state in TcpState::ALL {
         let count = sockets
             .iter()
@@ -252,6 +286,13 @@ fn push_statistics(out: &mut Vec<u8>, sockets: &[&Socket]) {
             push_count(out, state, count as u64, tcp as u64);
         }
     }
+}
+
+fn count_tcp(sockets: &[&Socket]) -> usize {
+    sockets
+        .iter()
+        .filter(|socket| socket.protocol == Protocol::Tcp)
+        .count()
 }
 
 /// `TCP ports in a SYN SENT state: ` TABs to column 40, `1 = 25.00%`.
@@ -270,7 +311,8 @@ fn push_count(out: &mut Vec<u8>, state: TcpState, count: u64, tcp: u64) {
     out.extend_from_slice(b"%\n");
 }
 
-fn push_modules(out: &mut Vec<u8>, modules: Modules<'_>) {
+/// Appends the modules of a process, or that they cannot be read.
+pub fn modules(out: &mut Vec<u8>, modules: Modules<'_>) {
     match modules {
         Modules::Known(modules) => {
             out.extend_from_slice(b"Loaded modules:\n");

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use logs::ErrorKind;
 
+use crate::tee::LogError;
+
 /// The command line is wrong.
 pub(crate) const USAGE: u8 = 64;
 /// Input data is wrong.
@@ -78,6 +80,17 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         }
         if let Some(error) = cause.downcast_ref::<sensor::Error>() {
             return Some(of_sensor(error));
+        }
+        if let Some(error) = cause.downcast_ref::<LogError>() {
+            return Some(match error {
+                LogError::Create { source, .. }
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    PERMISSION
+                }
+                LogError::Kept(_) | LogError::Create { .. } => CANNOT_CREATE,
+                LogError::Write { .. } => IO,
+            });
         }
         cause.downcast_ref::<io::Error>().map(|_| IO)
     });

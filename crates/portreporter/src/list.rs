@@ -25,7 +25,8 @@ use anyhow::Context as _;
 use event::{Degradation, Endpoint, Protocol, TcpState};
 use sensor::FoundSocket;
 
-use self::filter::{Filter, PortRange};
+use self::filter::Filter;
+pub(crate) use self::filter::PortRange;
 use self::people::{People, Person};
 
 /// Nothing was found.

@@ -5,8 +5,11 @@ mod descriptors;
 mod exit;
 mod host;
 mod list;
+mod quotes;
 mod record;
+mod tee;
 mod terminal;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -23,7 +26,8 @@ use clap::{Parser, Subcommand};
     after_help = "\
 Examples:
   portreporter record                    write down port activity until stopped
-  portreporter list --listening          what listens now, and who"
+  portreporter list --listening          what listens now, and who
+  portreporter watch --port 443          what happens on a port, as it happens"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -34,6 +38,7 @@ struct Arguments {
 enum Command {
     Record(Box<record::RecordArgs>),
     List(list::ListArgs),
+    Watch(watch::WatchArgs),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
             .map_err(anyhow::Error::from)
             .and_then(|()| record::run(&args)),
         Command::List(args) => list::run(args),
+        Command::Watch(args) => watch::run(args),
     };
     result.unwrap_or_else(|error| {
         if exit::is_broken_pipe(&error) {

@@ -19,8 +19,8 @@ use recorder::{Control, Reconciled, Recorder, Setup, Summary};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-pub(crate) use self::settings::RecordArgs;
 use self::settings::Settings;
+pub(crate) use self::settings::{Choice, RecordArgs, parse_engine};
 use crate::terminal::Terminal;
 use crate::{exit, host};
 

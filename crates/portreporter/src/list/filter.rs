@@ -4,6 +4,8 @@
 //! for which its holders must be known, which are asked last because getting
 //! to know a process is dear.
 
+use std::fmt;
+
 use event::Protocol;
 use sensor::FoundSocket;
 
@@ -17,6 +19,14 @@ pub(crate) struct PortRange {
 }
 
 impl PortRange {
+    /// This port alone.
+    pub(crate) fn one(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+
     /// Reads `N` or `A-B`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let number = |text: &str| {
@@ -34,7 +44,7 @@ impl PortRange {
         Ok(Self { first, last })
     }
 
-    fn contains(self, port: u16) -> bool {
+    pub(crate) fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
 }
@@ -114,6 +124,15 @@ impl Filter {
                 })
             });
         (args.pid.is_empty() || args.pid.contains(&pid)) && process && user
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            return write!(f, "{}", self.first);
+        }
+        write!(f, "{}-{}", self.first, self.last)
     }
 }
 

@@ -10,6 +10,7 @@ use event::Engine;
 
 use self::file::File;
 use crate::exit::UserError;
+use crate::quotes;
 
 const DEFAULT_CONFIG: &str = "/etc/portreporter/portreporter.toml";
 const SYSTEM_LOG_DIR: &str = "/var/log/portreporter";
@@ -70,7 +71,7 @@ pub(crate) struct RecordArgs {
 
 /// An engine, or the best that works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Choice(Option<Engine>);
+pub(crate) struct Choice(pub(crate) Option<Engine>);
 
 /// What is to be done, all defaults filled in.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Settings {
             None => File::default(),
         };
         let dir = match args.log_dir.as_ref().or(file.log_dir.as_ref()) {
-            Some(dir) => PathBuf::from(unquote(dir)),
+            Some(dir) => PathBuf::from(quotes::strip(dir)),
             None => default_log_dir()?,
         };
         if dir.as_os_str().is_empty() {
@@ -117,21 +118,6 @@ impl Settings {
             reconcile: Duration::from_secs(args.reconcile.or(file.reconcile).unwrap_or(60)),
         })
     }
-}
-
-/// Takes away the quotes that the original's documentation puts around paths,
-/// typographic ones included.
-fn unquote(text: &str) -> &str {
-    const PAIRS: [(char, char); 4] = [
-        ('\'', '\''),
-        ('"', '"'),
-        ('\u{2018}', '\u{2019}'),
-        ('\u{201c}', '\u{201d}'),
-    ];
-    PAIRS
-        .into_iter()
-        .find_map(|(open, close)| text.strip_prefix(open)?.strip_suffix(close))
-        .unwrap_or(text)
 }
 
 fn default_log_dir() -> Result<PathBuf, UserError> {
@@ -222,7 +208,7 @@ impl Whole {
     }
 }
 
-fn parse_engine(text: &str) -> Result<Choice, String> {
+pub(crate) fn parse_engine(text: &str) -> Result<Choice, String> {
     match text {
         "auto" => Ok(Choice(None)),
         "ebpf" => Ok(Choice(Some(Engine::Ebpf))),
@@ -277,14 +263,6 @@ mod tests {
         for wrong in ["", "G", "4X", "-1", "99999999999T", "10K"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn quotes_of_any_kind_go() {
-        assert_eq!(unquote("'c:\\x'"), "c:\\x");
-        assert_eq!(unquote("\u{2018}/var/log/x\u{2019}"), "/var/log/x");
-        assert_eq!(unquote("/plain"), "/plain");
-        assert_eq!(unquote("'half"), "'half");
     }
 
     #[test]

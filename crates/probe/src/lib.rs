@@ -18,6 +18,7 @@
 //! terminal.
 
 mod answer;
+pub mod ber;
 mod datagrams;
 mod fault;
 mod ports;

@@ -2,6 +2,8 @@
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
+use crate::Fault;
+
 /// The reply to a [`Question`](crate::question::Question).
 ///
 /// A reply in which the service refuses (an SNMP error, an RPC fault, a
@@ -30,10 +32,13 @@ impl Answer {
 
     /// Adds a fact.
     pub fn add(&mut self, name: impl Into<String>, value: impl Into<Value>) {
-        self.facts.push(Fact {
-            name: name.into(),
-            value: value.into(),
-        });
+        self.facts.push(Fact::of(name, value));
+    }
+
+    /// Adds, as the fact `incomplete`, why no more was learnt. What came before
+    /// is an answer all the same.
+    pub fn broke_off(&mut self, fault: &Fault) {
+        self.add("incomplete", fault.to_string());
     }
 
     /// The first fact of that name.
@@ -61,6 +66,16 @@ pub struct Fact {
     pub name: String,
     /// As the service gave it, unescaped.
     pub value: Value,
+}
+
+impl Fact {
+    /// A fact of that name.
+    pub fn of(name: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self {
+            name: name.into(),
+            value: value.into(),
+        }
+    }
 }
 
 /// The value of a [`Fact`].

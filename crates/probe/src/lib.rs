@@ -19,6 +19,7 @@
 
 mod answer;
 pub mod ber;
+mod certificate;
 mod datagrams;
 mod fault;
 mod ports;
@@ -36,6 +37,7 @@ mod verdict;
 mod system;
 
 pub use crate::answer::{Answer, Fact, Value};
+pub use crate::certificate::Certificate;
 pub use crate::datagrams::{Datagrams, Wire};
 pub use crate::fault::Fault;
 pub use crate::ports::{BadPorts, Port, Ports};

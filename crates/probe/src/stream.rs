@@ -29,6 +29,16 @@ impl Transport for TcpStream {
     }
 }
 
+impl<T: Transport> Transport for &mut T {
+    fn read(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        (**self).read(buffer, wait)
+    }
+
+    fn write(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
+        (**self).write(bytes, wait)
+    }
+}
+
 /// A connection with a deadline and a budget.
 ///
 /// It can be read as [`Read`] and written as [`Write`] as well, for libraries
@@ -42,6 +52,7 @@ pub struct Stream<'a> {
     /// Bytes that came together with what was asked for: `taken..`.
     waiting: Vec<u8>,
     taken: usize,
+    in_tls: bool,
 }
 
 impl<'a> Stream<'a> {
@@ -58,7 +69,19 @@ impl<'a> Stream<'a> {
             received: 0,
             waiting: Vec::new(),
             taken: 0,
+            in_tls: false,
         }
+    }
+
+    /// The same, known to run inside of TLS.
+    pub fn in_tls(mut self) -> Self {
+        self.in_tls = true;
+        self
+    }
+
+    /// Whether it runs inside of TLS, so that changing over to it makes no sense.
+    pub fn is_in_tls(&self) -> bool {
+        self.in_tls
     }
 
     /// How long the whole conversation may take.
@@ -137,6 +160,29 @@ impl<'a> Stream<'a> {
         Ok(bytes)
     }
 
+    /// What comes next, at most as much as fits, waited for at most `patience`;
+    /// 0 is the end. Nothing in that time is [`Fault::Silent`], after which the
+    /// conversation can go on.
+    pub fn read_within(&mut self, buffer: &mut [u8], patience: Duration) -> Result<usize, Fault> {
+        if self.buffered().is_empty() {
+            self.fill_within(patience)?;
+        }
+        let length = self.buffered().len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.buffered()[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+
+    /// What is left of the time that the whole conversation may take.
+    pub fn remaining(&self) -> Result<Duration, Fault> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        // A socket takes a wait of zero for no limit, and counts in microseconds.
+        if left < Duration::from_micros(1) {
+            return Err(self.late());
+        }
+        Ok(left)
+    }
+
     /// What has come and was not asked for yet.
     pub fn buffered(&self) -> &[u8] {
         &self.waiting[self.taken..]
@@ -152,12 +198,17 @@ impl<'a> Stream<'a> {
 
     /// Waits for more; 0 is the end of the connection.
     fn fill(&mut self) -> Result<usize, Fault> {
+        self.fill_within(Duration::MAX)
+    }
+
+    fn fill_within(&mut self, patience: Duration) -> Result<usize, Fault> {
         let mut buffer = [0; 16 << 10];
         loop {
             if self.received >= Self::LIMIT {
                 return Err(Fault::Long(Self::LIMIT));
             }
-            let wait = self.remaining()?;
+            let left = self.remaining()?;
+            let wait = left.min(patience.max(Duration::from_micros(1)));
             match self.transport.read(&mut buffer, wait) {
                 Ok(read) => {
                     self.received += read;
@@ -165,22 +216,17 @@ impl<'a> Stream<'a> {
                     return Ok(read);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) && wait < left => {
+                    return Err(Fault::Silent(patience));
+                }
                 Err(error) if is_timeout(&error) => return Err(self.late()),
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn remaining(&self) -> Result<Duration, Fault> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        // A socket takes a wait of zero for no limit, and counts in microseconds.
-        if left < Duration::from_micros(1) {
-            return Err(self.late());
-        }
-        Ok(left)
-    }
-
-    fn late(&self) -> Fault {
+    /// The fault that time is up.
+    pub(crate) fn late(&self) -> Fault {
         if self.received == 0 {
             Fault::Silent(self.wait)
         } else {
@@ -191,13 +237,8 @@ impl<'a> Stream<'a> {
 
 impl Read for Stream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.buffered().is_empty() {
-            self.fill().map_err(io::Error::other)?;
-        }
-        let length = self.buffered().len().min(buffer.len());
-        buffer[..length].copy_from_slice(&self.buffered()[..length]);
-        self.consume(length);
-        Ok(length)
+        self.read_within(buffer, Duration::MAX)
+            .map_err(io::Error::other)
     }
 }
 
@@ -274,5 +315,17 @@ mod tests {
         assert!(matches!(silent.some(), Err(Fault::Silent(_))));
         let mut slow = Stream::new(Script::silent(&[b"2"]), Duration::from_secs(5));
         assert!(matches!(slow.line(10), Err(Fault::Slow(_))));
+    }
+
+    #[test]
+    fn a_pause_is_not_the_end() {
+        let pause = Duration::from_millis(100);
+        let mut stream = Stream::new(Script::silent(&[b"220 hello\n"]), Duration::from_mins(1));
+        let mut buffer = [0; 4];
+        assert_eq!(stream.read_within(&mut buffer, pause).unwrap(), 4);
+        assert_eq!(stream.line(10).unwrap(), b"hello");
+        let fault = stream.read_within(&mut buffer, pause).unwrap_err();
+        assert!(matches!(fault, Fault::Silent(waited) if waited == pause));
+        assert!(stream.send(b"go on").is_ok());
     }
 }

@@ -5,7 +5,21 @@
 //! print, so the same code runs against a server, a recorded reply and a
 //! fuzzer ([`Script`]).
 
+mod banner;
+mod ftp;
+mod http;
+mod imap;
+mod mysql;
+mod pop3;
+mod postgresql;
+mod redis;
+mod reply;
 mod script;
+mod smtp;
+mod ssh;
+mod tls;
+#[cfg(test)]
+mod trial;
 
 use std::net::SocketAddr;
 
@@ -57,7 +71,28 @@ pub struct Asked<'a> {
 
 /// All questions.
 pub fn all() -> &'static [&'static dyn Question] {
-    &[]
+    &[
+        &banner::Banner,
+        &ftp::Ftp,
+        &http::Http,
+        &imap::Imap,
+        &mysql::Mysql,
+        &pop3::Pop3,
+        &postgresql::Postgresql,
+        &redis::Redis,
+        &smtp::Smtp,
+        &ssh::Ssh,
+        &tls::TLS,
+        &tls::DNS_OVER_TLS,
+        &tls::FTPS,
+        &tls::HTTPS,
+        &tls::IMAPS,
+        &tls::LDAPS,
+        &tls::POP3S,
+        &tls::REDISS,
+        &tls::SIPS,
+        &tls::SUBMISSIONS,
+    ]
 }
 
 /// The question for a service of that name over `protocol`, by name or alias,

@@ -30,7 +30,9 @@ mod linux;
 #[doc(hidden)]
 pub use crate::linux::fuzzing;
 #[cfg(target_os = "linux")]
-pub use crate::linux::{Options, open, record, snapshot, snapshot_while};
+pub use crate::linux::{
+    Fate, Filtering, Obstacle, Options, Packet, filtering, open, record, snapshot, snapshot_while,
+};
 
 /// A source of observations that is attached and running.
 pub struct Sensor {

@@ -4,7 +4,7 @@
 use event::{BootTime, Protocol};
 
 use super::netlink;
-use super::{destroy, holders, mappings, proc_connector, procfs, programs, sock_diag};
+use super::{destroy, firewall, holders, mappings, proc_connector, procfs, programs, sock_diag};
 
 /// Reads a datagram as an answer of `sock_diag`; how many sockets are in it.
 pub fn sock_diag(bytes: &[u8]) -> usize {
@@ -19,6 +19,12 @@ pub fn sock_diag(bytes: &[u8]) -> usize {
         }
     });
     sockets
+}
+
+/// Takes messages of nftables (0: a chain, 1: a rule, 2: a set, else elements)
+/// for a ruleset and follows a packet through it; how many obstacles there are.
+pub fn firewall<'a>(messages: impl Iterator<Item = (u8, &'a [u8])>, port: u16) -> usize {
+    firewall::follow_messages(messages, port)
 }
 
 /// Reads a file below `/proc/net`; how many sockets are in it.

@@ -4,6 +4,7 @@ mod btf;
 mod changes;
 mod destroy;
 mod ebpf;
+mod firewall;
 pub mod fuzzing;
 mod holders;
 mod mappings;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use event::{Degradation, Engine};
 
 pub use self::ebpf::record;
+pub use self::firewall::{Fate, Filtering, Obstacle, Packet, filtering};
 use self::privileges::Missing;
 pub use self::snapshot::{snapshot, snapshot_while};
 use crate::{Error, Sensor};

@@ -196,25 +196,38 @@ pub(crate) fn encode_request(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// A netlink socket of the `NETLINK_SOCK_DIAG` family. It looks at the network
-/// namespace in which it was opened.
+/// A netlink socket that asks for dumps. It looks at the network namespace in
+/// which it was opened.
 pub(crate) struct Connection {
+    /// Whom it asks, for messages.
+    of: &'static str,
     socket: OwnedFd,
     buffer: Vec<u8>,
     sequence: u32,
 }
 
 impl Connection {
-    /// Opens a socket in the network namespace of the calling thread.
+    /// Opens a socket of the `NETLINK_SOCK_DIAG` family in the network
+    /// namespace of the calling thread.
     pub(crate) fn open() -> Result<Self, Error> {
+        Self::to(netlink::SOCK_DIAG, "sock_diag")
+    }
+
+    /// The same of the `NETLINK_NETFILTER` family.
+    pub(crate) fn open_netfilter() -> Result<Self, Error> {
+        Self::to(netlink::NETFILTER, "netfilter")
+    }
+
+    fn to(family: rustix::net::Protocol, of: &'static str) -> Result<Self, Error> {
         let socket = socket_with(
             AddressFamily::NETLINK,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC,
-            Some(netlink::SOCK_DIAG),
+            Some(family),
         )
-        .map_err(|errno| system("cannot open a sock_diag socket", errno))?;
+        .map_err(|errno| system(format!("cannot open a {of} socket"), errno))?;
         Ok(Self {
+            of,
             socket,
             buffer: vec![0; BUFFER],
             sequence: 0,
@@ -227,21 +240,33 @@ impl Connection {
         &mut self,
         kind: u16,
         body: &[u8],
+        each: impl FnMut(&[u8]),
+    ) -> Result<bool, Error> {
+        self.ask(kind, kind, body, each)
+    }
+
+    /// The same where the answer's type is another than the question's.
+    pub(crate) fn ask(
+        &mut self,
+        question: u16,
+        kind: u16,
+        body: &[u8],
         mut each: impl FnMut(&[u8]),
     ) -> Result<bool, Error> {
+        let of = self.of;
         self.sequence = self.sequence.wrapping_add(1);
-        let request = encode_request(kind, self.sequence, body);
+        let request = encode_request(question, self.sequence, body);
         retry(|| send(&self.socket, &request, SendFlags::empty()))
-            .map_err(|errno| system("cannot ask sock_diag", errno))?;
+            .map_err(|errno| system(format!("cannot ask {of}"), errno))?;
         let mut interrupted = false;
         loop {
             let (filled, length) =
                 retry(|| recv(&self.socket, self.buffer.as_mut_slice(), RecvFlags::TRUNC))
-                    .map_err(|errno| system("cannot read from sock_diag", errno))?;
+                    .map_err(|errno| system(format!("cannot read from {of}"), errno))?;
             let bytes = self.buffer.get(..filled).unwrap_or_default();
             if length > filled || bytes.is_empty() {
                 return Err(Error::Protocol {
-                    what: "sock_diag".to_owned(),
+                    what: of.to_owned(),
                 });
             }
             match read_datagram(bytes, kind, self.sequence, &mut each) {
@@ -253,13 +278,13 @@ impl Connection {
                 }
                 Err(Refusal::Kernel(code)) => {
                     return Err(system(
-                        "sock_diag refuses to dump",
+                        format!("{of} refuses to dump"),
                         Errno::from_raw_os_error(code),
                     ));
                 }
                 Err(Refusal::Malformed) => {
                     return Err(Error::Protocol {
-                        what: "sock_diag".to_owned(),
+                        what: of.to_owned(),
                     });
                 }
             }
@@ -267,9 +292,9 @@ impl Connection {
     }
 }
 
-fn system(what: &str, errno: Errno) -> Error {
+fn system(what: String, errno: Errno) -> Error {
     Error::System {
-        what: what.to_owned(),
+        what,
         source: errno.into(),
     }
 }

@@ -31,7 +31,8 @@ mod linux;
 pub use crate::linux::fuzzing;
 #[cfg(target_os = "linux")]
 pub use crate::linux::{
-    Fate, Filtering, Obstacle, Options, Packet, filtering, open, record, snapshot, snapshot_while,
+    Backlog, Fate, Filtering, Obstacle, Options, Packet, backlogs, filtering, open, record,
+    snapshot, snapshot_while,
 };
 
 /// A source of observations that is attached and running.

@@ -30,6 +30,7 @@ pub use self::ebpf::record;
 pub use self::firewall::{Fate, Filtering, Obstacle, Packet, filtering};
 use self::privileges::Missing;
 pub use self::snapshot::{snapshot, snapshot_while};
+pub use self::sock_diag::{Backlog, backlogs};
 use crate::{Error, Sensor};
 
 /// How a sensor is to be opened.

@@ -141,6 +141,52 @@ fn dump_one(
     Ok(())
 }
 
+/// How full the queue of a listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Where it listens.
+    pub local: Endpoint,
+    /// Its cookie.
+    pub cookie: Cookie,
+    /// So many connections wait to be accepted.
+    pub waiting: u32,
+    /// So many may wait; the kernel lets in one more, and then drops.
+    pub limit: u32,
+}
+
+impl Backlog {
+    /// Whether further connections are dropped (`sk_acceptq_is_full`).
+    pub fn is_full(self) -> bool {
+        self.waiting > self.limit
+    }
+}
+
+/// The queues of all TCP listeners in the calling thread's network namespace.
+pub fn backlogs() -> Result<Vec<Backlog>, Error> {
+    let mut connection = Connection::open()?;
+    let mut backlogs = Vec::new();
+    for family in [AF_INET, AF_INET6] {
+        let question = Question::listeners(family);
+        let outcome = connection.dump(question.kind, question.body(), |payload| {
+            backlogs.extend(Answer::read(&mut Reader::new(payload)).and_then(|answer| {
+                Some(Backlog {
+                    local: Endpoint::new(address(answer.family, answer.local)?, answer.local_port),
+                    cookie: Cookie(answer.cookie),
+                    waiting: answer.queues[0],
+                    limit: answer.queues[1],
+                })
+            }));
+        });
+        match outcome {
+            // A kernel without IPv6.
+            Err(Error::System { source, .. })
+                if family == AF_INET6 && source.kind() == std::io::ErrorKind::NotFound => {}
+            outcome => drop(outcome?),
+        }
+    }
+    Ok(backlogs)
+}
+
 /// An answer that is not an `inet_diag_msg`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
@@ -165,6 +211,9 @@ struct Answer {
     local: [u8; 16],
     remote: [u8; 16],
     cookie: u64,
+    /// Receive and send queue in bytes; of a listener: how many connections wait
+    /// to be accepted, and how many may.
+    queues: [u32; 2],
     uid: u32,
     inode: u32,
 }
@@ -180,7 +229,8 @@ impl Answer {
         let remote = reader.array()?;
         let _interface = reader.u32()?;
         let cookie = u64::from(reader.u32()?) | u64::from(reader.u32()?) << 32;
-        let _expiry_and_queues = reader.take(12)?;
+        let _expiry = reader.u32()?;
+        let queues = [reader.u32()?, reader.u32()?];
         Some(Self {
             family,
             state,
@@ -189,6 +239,7 @@ impl Answer {
             local,
             remote,
             cookie,
+            queues,
             uid: reader.u32()?,
             inode: reader.u32()?,
         })
@@ -250,10 +301,18 @@ impl Question {
     /// An `inet_diag_req_v2`: family, protocol, extensions, padding, states, and
     /// a socket ID of 48 bytes that a dump does not use.
     fn new(protocol: Protocol, family: u8) -> Self {
-        let (number, states) = match protocol {
-            Protocol::Tcp => (6, TCP_STATES),
-            Protocol::Udp => (17, !0),
-        };
+        match protocol {
+            Protocol::Tcp => Self::about(6, family, TCP_STATES),
+            Protocol::Udp => Self::about(17, family, !0),
+        }
+    }
+
+    /// Only TCP sockets that listen.
+    fn listeners(family: u8) -> Self {
+        Self::about(6, family, 1 << 10)
+    }
+
+    fn about(number: u8, family: u8, states: u32) -> Self {
         let mut request = [0; 60];
         request[0] = family;
         request[1] = number;

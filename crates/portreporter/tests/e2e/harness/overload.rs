@@ -46,6 +46,12 @@ pub(crate) fn note(line: &Value) {
     }
 }
 
+/// Was a loss declared for which the scenario is to be played again? Then what
+/// it waits for may be among what was lost.
+pub(crate) fn is_spoiled() -> bool {
+    !ABOUT_LOSS.get() && DECLARED.with_borrow(Option::is_some)
+}
+
 /// Plays a scenario, which panics if it fails.
 pub(crate) fn play(name: &str, scenario: fn()) {
     for attempt in 1.. {

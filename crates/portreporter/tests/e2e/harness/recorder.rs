@@ -13,9 +13,10 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::expect::CONNECTED;
 use super::log::{Checks, Log};
 use super::tail::{PATIENCE, Tail, wait};
-use super::{open_directory, overload, portreporter};
+use super::{Facts, Traffic, open_directory, overload, portreporter};
 
 /// How a recorder is started.
 pub(crate) struct Launch {
@@ -228,6 +229,27 @@ impl Recorder {
                 open.is_empty()
             });
         }
+    }
+
+    /// Plays `pair` until the recorder has told of the whole life of its client:
+    /// after a loss there has to be room in the ring again, but others may fill
+    /// it once more.
+    pub(crate) fn play_pair_until_told(&mut self) -> Facts {
+        for _ in 0..20 {
+            let facts = Traffic::play(&["pair"]);
+            let cookie = facts.one("client").cookie;
+            let mut missing = CONNECTED.to_vec();
+            self.tail.find(&self.pidfd, Duration::from_secs(5), |line| {
+                if line["socket"] == cookie.as_str() {
+                    missing.retain(|event| line["event"] != *event);
+                }
+                missing.is_empty()
+            });
+            if missing.is_empty() {
+                return facts;
+            }
+        }
+        panic!("no connection was told of in the end; {}", self.stderr());
     }
 
     /// Asks for a new log set and waits until it is there.

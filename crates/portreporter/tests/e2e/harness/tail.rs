@@ -47,8 +47,9 @@ impl Tail {
     }
 
     /// Reads until a line is wanted; gives it, or none when `ended` (a pidfd)
-    /// says that the writer is gone or the patience is at its end. No line is
-    /// looked at twice, and none that was written is left out.
+    /// says that the writer is gone, when the machine was too busy for it, or when
+    /// the patience is at its end. No line is looked at twice, and none that was
+    /// written is left out.
     pub(crate) fn find(
         &mut self,
         ended: impl AsFd,
@@ -70,7 +71,7 @@ impl Tail {
                     break;
                 }
             }
-            if found.is_some() || gone || Instant::now() > deadline {
+            if found.is_some() || gone || overload::is_spoiled() || Instant::now() > deadline {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -183,8 +183,7 @@ fn stopped_under_load() {
     // When it has told of the last of them, there is room in the ring again.
     let last = connections.last().and_then(|last| last[0].as_str());
     recorder.wait_for_closes(&[last.expect("a cookie")]);
-    let facts = Traffic::play(&["pair"]);
-    recorder.wait_for_closes(&facts.cookies());
+    let facts = recorder.play_pair_until_told();
     let log = recorder.stop_with(Signal::TERM, &MAY_LOSE);
 
     let closed: HashSet<&str> = log
@@ -231,8 +230,7 @@ fn no_processor_left() {
     let mut recorder = Recorder::start();
     let busy = Busy::start(50);
     let storm = Traffic::play(&["storm", "300", "127.0.3.6"]);
-    let facts = Traffic::play(&["pair"]);
-    recorder.wait_for_closes(&facts.cookies());
+    let facts = recorder.play_pair_until_told();
     drop(busy);
     let log = recorder.stop_with(Signal::TERM, &MAY_LOSE);
     let closes = log.lines().filter(|line| line["event"] == "close");

@@ -177,8 +177,7 @@ fn loss_is_declared() {
     let mut recorder = Launch::new().args(&["--ring-size", "16"]).start();
     Traffic::play(&["storm", "20000", "127.0.3.4"]);
     // Whatever of the storm is lost, this comes after it and is not.
-    let facts = Traffic::play(&["pair"]);
-    recorder.wait_for_closes(&facts.cookies());
+    let facts = recorder.play_pair_until_told();
     let checks = Checks {
         loses: true,
         ..Checks::default()

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use logs::ErrorKind;
 
+use crate::query::{self, QueryError};
+
 use crate::tee::LogError;
 
 /// The command line is wrong.
@@ -21,6 +23,9 @@ pub(crate) const CANNOT_CREATE: u8 = 73;
 pub(crate) const IO: u8 = 74;
 /// It is not permitted.
 pub(crate) const PERMISSION: u8 = 77;
+
+/// A name cannot be resolved.
+pub(crate) const UNRESOLVED: u8 = 99;
 
 /// An error that the command line, the configuration file or the shell's limits
 /// bring about.
@@ -91,6 +96,12 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
                 LogError::Kept(_) | LogError::Create { .. } => CANNOT_CREATE,
                 LogError::Write { .. } => IO,
             });
+        }
+        if let Some(error) = cause.downcast_ref::<QueryError>() {
+            return Some(error.code());
+        }
+        if let Some(error) = cause.downcast_ref::<probe::ScanError>() {
+            return Some(query::scan_code(error));
         }
         cause.downcast_ref::<io::Error>().map(|_| IO)
     });

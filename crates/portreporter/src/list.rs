@@ -12,7 +12,7 @@
 //! the kernel's tables are still being read is spent on those.
 
 mod filter;
-mod json;
+pub(crate) mod json;
 mod people;
 mod table;
 mod verbose;

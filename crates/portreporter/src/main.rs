@@ -5,6 +5,7 @@ mod descriptors;
 mod exit;
 mod host;
 mod list;
+mod query;
 mod quotes;
 mod record;
 mod tee;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
 Examples:
   portreporter record                    write down port activity until stopped
   portreporter list --listening          what listens now, and who
+  portreporter query example.com:443     is it listening, and what answers
   portreporter watch --port 443          what happens on a port, as it happens"
 )]
 struct Arguments {
@@ -38,6 +40,7 @@ struct Arguments {
 enum Command {
     Record(Box<record::RecordArgs>),
     List(list::ListArgs),
+    Query(Box<query::QueryArgs>),
     Watch(watch::WatchArgs),
 }
 
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             .map_err(anyhow::Error::from)
             .and_then(|()| record::run(&args)),
         Command::List(args) => list::run(args),
+        Command::Query(args) => query::run(&args),
         Command::Watch(args) => watch::run(args),
     };
     result.unwrap_or_else(|error| {

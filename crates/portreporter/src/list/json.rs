@@ -54,6 +54,13 @@ pub(super) fn write(out: &mut impl Write, rows: &[Row], people: &People) -> io::
     Ok(())
 }
 
+/// An object as text that is safe for a terminal.
+pub(crate) fn to_vec(line: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    line.serialize(&mut Serializer::with_formatter(&mut text, Safe))?;
+    Ok(text)
+}
+
 fn line<'a>(row: &Row<'a>, process: Option<&'a Process>, boot: &Boot) -> Line<'a> {
     let socket = &row.found.socket;
     let attribution = match row.owner {

@@ -7,6 +7,7 @@ use logs::ErrorKind;
 
 use crate::query::{self, QueryError};
 
+use crate::portqry::ArgumentError;
 use crate::tee::LogError;
 
 /// The command line is wrong.
@@ -26,6 +27,8 @@ pub(crate) const PERMISSION: u8 = 77;
 
 /// A name cannot be resolved.
 pub(crate) const UNRESOLVED: u8 = 99;
+/// Ctrl-C ended it before there was an answer, as a shell would put it.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// An error that the command line, the configuration file or the shell's limits
 /// bring about.
@@ -85,6 +88,9 @@ pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
         }
         if let Some(error) = cause.downcast_ref::<sensor::Error>() {
             return Some(of_sensor(error));
+        }
+        if cause.downcast_ref::<ArgumentError>().is_some() {
+            return Some(USAGE);
         }
         if let Some(error) = cause.downcast_ref::<LogError>() {
             return Some(match error {

@@ -246,7 +246,7 @@ fn sort(rows: &mut [Row]) {
 }
 
 /// Says in one line what is not in the list.
-fn warn(degradations: &[Degradation]) {
+pub(crate) fn warn(degradations: &[Degradation]) {
     if degradations.is_empty() {
         return;
     }

@@ -147,6 +147,23 @@ impl Tee {
         self.bytes(line.as_bytes());
     }
 
+    /// A line about something that went wrong: shown also where nothing else
+    /// is.
+    pub(crate) fn error(&mut self, line: &str) {
+        if self.screen.is_none() && self.broken.is_none() {
+            // Nobody may be listening any more.
+            let _ = writeln!(io::stderr(), "{}", text::escape(line));
+        }
+        self.line(line);
+    }
+
+    /// A line that the screen has already.
+    pub(crate) fn log_only(&mut self, line: &str) {
+        let mut line = text::escape(line).into_owned();
+        line.push('\n');
+        self.write_log(line.as_bytes());
+    }
+
     /// An empty line.
     pub(crate) fn blank(&mut self) {
         self.bytes(b"\n");

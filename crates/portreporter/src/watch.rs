@@ -25,8 +25,7 @@ use identity::{Identifier, Roots};
 use jiff::tz::TimeZone;
 use recorder::{Recorder, Setup};
 
-pub(crate) use self::keys::Stop;
-pub(crate) use self::watcher::{Printer, Seen, Watched};
+pub(crate) use self::watcher::{Head, Printer, Seen, Watched, select};
 use self::{json::Json, keys::Keys, lines::Lines, notes::Notes, watcher::Watcher};
 use crate::list::PortRange;
 use crate::tee::Tee;
@@ -126,7 +125,7 @@ pub(crate) fn watch(
         recorder::Events::degraded(&mut notes, degradation);
     }
     let stop = Arc::clone(&keys.stop);
-    let head = watcher::Head {
+    let head = Head {
         engine: sensor.engine.name(),
         hooks: sensor.hooks.clone(),
         degraded: recorder::describe(&degradations),

@@ -19,6 +19,7 @@ mod query;
 mod watch;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -91,7 +92,7 @@ pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Resul
         } => {
             let screen = if quiet { Tee::quiet() } else { Tee::screen() };
             let mut out = open(screen, log.as_ref(), &command())?;
-            let services = services();
+            let services = services(options.services.as_deref())?;
             let stop = stop()?;
             let desk = Desk {
                 services: &services,
@@ -105,7 +106,7 @@ pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Resul
         }
         Job::Interactive { node, options, log } => {
             let mut out = open(Tee::screen(), log.as_ref(), &command())?;
-            let services = services();
+            let services = services(options.services.as_deref())?;
             let stop = stop()?;
             let desk = Desk {
                 services: &services,
@@ -131,8 +132,14 @@ fn open(mut out: Tee, log: Option<&LogFile>, command: &str) -> anyhow::Result<Te
 
 /// Which service has which port. A machine without the file has the services
 /// that we know.
-fn services() -> Services {
-    Services::read(&probe::default_services()).unwrap_or_else(|_| Services::known())
+fn services(path: Option<&Path>) -> anyhow::Result<Services> {
+    match path {
+        Some(path) => Services::read(path)
+            .with_context(|| format!("cannot read the services file {}", path.display())),
+        None => {
+            Ok(Services::read(&probe::default_services()).unwrap_or_else(|_| Services::known()))
+        }
+    }
 }
 
 /// Becomes true with Ctrl-C; the second time ends the program at once.

@@ -66,6 +66,8 @@ pub(super) struct Options {
     pub(super) slow: bool,
     pub(super) no_reverse: bool,
     pub(super) community: String,
+    /// Another services file than the system's.
+    pub(super) services: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Default for Options {
             slow: false,
             no_reverse: false,
             community: DEFAULT_COMMUNITY.to_owned(),
+            services: None,
         }
     }
 }
@@ -196,13 +199,14 @@ enum Name {
     WatchPid,
     Interval,
     Verbose,
+    Services,
     Help,
     Version,
 }
 
 impl Name {
     /// Each with its short and its long form, and whether it takes a value.
-    const ALL: [(Self, &'static str, &'static str, bool); 20] = [
+    const ALL: [(Self, &'static str, &'static str, bool); 21] = [
         (Self::Node, "-n", "--name", true),
         (Self::Protocol, "-p", "--protocol", true),
         (Self::Endpoint, "-e", "--endpoint", true),
@@ -221,6 +225,7 @@ impl Name {
         (Self::WatchPid, "-wpid", "--watch-pid", true),
         (Self::Interval, "-wt", "--watch-time", true),
         (Self::Verbose, "-v", "--verbose", false),
+        (Self::Services, "--services", "--services", true),
         (Self::Help, "-h", "--help", false),
         (Self::Version, "-version", "--version", false),
     ];
@@ -293,6 +298,11 @@ impl Given {
     fn text(&self, name: Name) -> Option<String> {
         let (_, value) = self.0.iter().find(|(given, _)| *given == name)?;
         Some(event::text::from_bytes(value.as_bytes()))
+    }
+
+    fn path(&self, name: Name) -> Option<PathBuf> {
+        let (_, value) = self.0.iter().find(|(given, _)| *given == name)?;
+        Some(PathBuf::from(value))
     }
 
     /// Refuses two of these at once.
@@ -452,6 +462,7 @@ fn remote(given: &Given) -> Result<Job, ArgumentError> {
         slow: given.has(Name::SlowLink),
         no_reverse: given.has(Name::NoReverse),
         community,
+        services: given.path(Name::Services),
     };
     let quiet = given.has(Name::Quiet);
     let log = log_file(given, quiet);
@@ -475,9 +486,8 @@ fn remote(given: &Given) -> Result<Job, ArgumentError> {
 }
 
 fn log_file(given: &Given, quiet: bool) -> Option<LogFile> {
-    let (_, path) = given.0.iter().find(|(name, _)| *name == Name::Log)?;
     Some(LogFile {
-        path: PathBuf::from(path),
+        path: given.path(Name::Log)?,
         overwrite: quiet || given.has(Name::Overwrite),
     })
 }
@@ -593,7 +603,9 @@ mod tests {
             job.unwrap_err(),
             ArgumentError::Stray("log.txt'".to_owned())
         );
-        let job = parsed("-n 10.0.0.1 -p BOTH -e 161 -sp 3000 -SL -nr -cn !secret! -l ‘pq.txt’ -y");
+        let job = parsed(
+            "-n 10.0.0.1 -p BOTH -e 161 -sp 3000 -SL -nr -cn !secret! -l ‘pq.txt’ -y --services=my-services",
+        );
         let wanted = Job::Query {
             node: "10.0.0.1".to_owned(),
             options: Options {
@@ -603,6 +615,7 @@ mod tests {
                 slow: true,
                 no_reverse: true,
                 community: "secret".to_owned(),
+                services: Some("my-services".into()),
             },
             quiet: false,
             log: Some(LogFile {

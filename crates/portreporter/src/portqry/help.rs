@@ -57,7 +57,8 @@ Exit codes:
   1  NOT LISTENING           99  the name cannot be resolved
   Of several ports the highest counts. 64: the command line is wrong.
 
-Which question a port is asked depends on its service in /etc/services.
+Which question a port is asked depends on its service in /etc/services, or in the
+file that --services names: an entry `ldap 1025/tcp` asks LDAP there.
 Options may also be written --name, --protocol, --endpoint, --range, --order,
 --log, --yes, --slow-link, --no-reverse, --source-port, --community, --quiet,
 --interactive, --local, --watch-port, --watch-pid, --watch-time, --verbose, or

@@ -78,7 +78,7 @@ impl Classic {
         let mut text = Vec::new();
         if seen.is_empty() {
             let (kind, number) = self.named();
-            text.extend_from_slice(format!("no ports in use by {kind} {number}\n").as_bytes());
+            text.extend_from_slice(format!("{kind} {number} is not in use\n\n").as_bytes());
         }
         for (owner, sockets) in by_owner(seen) {
             text.extend_from_slice(listing::RULE);
@@ -185,5 +185,64 @@ impl Printer for Classic {
         out.line(&format!("{how}: stopped watching {kind} {number}"));
         out.blank();
         out.date(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event::{Action, Attribution, Endpoint, Process, Protocol, TcpState};
+    use logs::format::events::OwnerText;
+    use logs::format::listing::Modules;
+
+    use super::*;
+    use crate::tee::Memory;
+
+    /// 2026-11-22T14:03:05.000001 UTC.
+    const THEN: WallTime = WallTime(1_795_356_185_000_001);
+
+    #[test]
+    fn the_documented_lines_and_those_of_each_change() {
+        let process = Process {
+            pid: 952,
+            name: Some("rpcbind".to_owned()),
+            ..Process::default()
+        };
+        let text = OwnerText::unknown();
+        let owner = Owner {
+            process: Some(&process),
+            modules: Modules::Known(&[]),
+            text: &text,
+        };
+        let socket = Socket {
+            cookie: None,
+            netns: None,
+            protocol: Protocol::Tcp,
+            local: Endpoint::new([0, 0, 0, 0].into(), 135),
+            remote: None,
+            state: Some(TcpState::Listening),
+        };
+        let memory = Memory::default();
+        let mut out = Tee::into_memory(&memory);
+        let what = arguments::Watched::Port(135);
+        let mut classic = Classic::new(what, Duration::from_mins(1), true);
+        classic.clock.set_zone(TimeZone::UTC);
+        let seen = Seen {
+            socket: &socket,
+            attribution: Attribution::Creator,
+            owner,
+        };
+        classic.begin(&mut out, THEN, &Head::default(), &[seen]);
+        let change = Change {
+            time: THEN,
+            action: Action::Listen,
+            socket: &socket,
+            attribution: Attribution::Creator,
+            owner,
+            error: None,
+        };
+        classic.change(&mut out, &change);
+        classic.table(&mut out, THEN, &[]);
+        classic.end(&mut out, THEN, "escape key pressed");
+        assert_eq!(memory.text(), include_str!("golden/watch-port.txt"));
     }
 }

@@ -189,3 +189,123 @@ fn duration(us: u64) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use event::{Attribution, CloseReason, TcpState};
+    use logs::format::events::OwnerText;
+    use logs::format::listing::Modules;
+    use recorder::Owner;
+
+    use super::*;
+    use crate::list::PortRange;
+    use crate::tee::Memory;
+
+    /// 2026-11-22T14:03:05.000001 UTC.
+    const THEN: WallTime = WallTime(1_795_356_185_000_001);
+
+    fn connection() -> Socket {
+        let end = |text: &str| {
+            let address: std::net::SocketAddr = text.parse().unwrap();
+            Endpoint::new(address.ip(), address.port())
+        };
+        Socket {
+            cookie: None,
+            netns: None,
+            protocol: Protocol::Tcp,
+            local: end("127.0.0.1:40000"),
+            remote: Some(end("[2001:db8::1]:443")),
+            state: Some(TcpState::Closed),
+        }
+    }
+
+    #[test]
+    fn a_line_for_each_change() {
+        let process = Process {
+            pid: 812,
+            name: Some("curl\n".to_owned()),
+            user: Some("alice".to_owned()),
+            ..Process::default()
+        };
+        let text = OwnerText::unknown();
+        let owner = Owner {
+            process: Some(&process),
+            modules: Modules::Unavailable(""),
+            text: &text,
+        };
+        let nobody = Owner {
+            process: None,
+            ..owner
+        };
+        let socket = connection();
+        let change = Change {
+            time: THEN,
+            action: Action::Close {
+                reason: CloseReason::Reset,
+                bytes_sent: Some(5),
+                bytes_received: Some(0),
+                duration_us: Some(1_234_567),
+            },
+            socket: &socket,
+            attribution: Attribution::Creator,
+            owner,
+            error: Some("ECONNRESET"),
+        };
+        let watched = Watched {
+            ports: vec![PortRange::one(443), PortRange::parse("8000-8099").unwrap()],
+            pids: vec![812],
+            local_only: false,
+        };
+        let memory = Memory::default();
+        let mut out = Tee::into_memory(&memory);
+        let mut lines = Lines::utc(&watched);
+        let head = Head {
+            engine: "ebpf",
+            ..Head::default()
+        };
+        lines.begin(&mut out, THEN, &head, &[]);
+        lines.change(&mut out, &change);
+        let change = Change {
+            action: Action::Established {
+                connect_us: Some(91),
+            },
+            owner: nobody,
+            error: None,
+            ..change
+        };
+        lines.change(&mut out, &change);
+        let gap = Gap {
+            lost: Some(7),
+            from: THEN,
+            to: THEN,
+            reason: "ring buffer full",
+        };
+        lines.gap(&mut out, THEN, &gap);
+        lines.end(&mut out, THEN, "Ctrl-C pressed");
+        assert_eq!(
+            memory.text(),
+            "\
+Watching port 443, 8000-8099 of process 812 (engine ebpf)
+
+TIME             EVENT        PROTO  LOCAL                  REMOTE                 STATE         PID PROCESS (USER)
+14:03:05.000001  close        TCP    127.0.0.1:40000        [2001:db8::1]:443      CLOSED        812 curl\\n (alice)  reset, ECONNRESET, 5 bytes sent, 0 received, after 1.234 s
+14:03:05.000001  established  TCP    127.0.0.1:40000        [2001:db8::1]:443      CLOSED        (no known owner)  in 91 us
+14:03:05.000001  gap          7 events of any port were lost between 14:03:05.000001 and 14:03:05.000001: ring buffer full
+14:03:05.000001  end          Ctrl-C pressed
+"
+        );
+    }
+
+    #[test]
+    fn a_duration_in_its_unit() {
+        for (us, shown) in [
+            (0, "0 us"),
+            (999, "999 us"),
+            (1000, "1.000 ms"),
+            (999_999, "999.999 ms"),
+            (61_000_001, "61.000 s"),
+        ] {
+            assert_eq!(duration(us), shown);
+        }
+    }
+}

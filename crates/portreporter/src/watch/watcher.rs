@@ -184,3 +184,54 @@ impl Sink for Watcher {
         is_new
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use event::{Endpoint, Protocol};
+
+    use super::*;
+
+    fn datagram(local: u16, remote: u16) -> Socket {
+        let end = |port| Endpoint::new([127, 0, 0, 1].into(), port);
+        Socket {
+            cookie: None,
+            netns: None,
+            protocol: Protocol::Udp,
+            local: end(local),
+            remote: Some(end(remote)),
+            state: None,
+        }
+    }
+
+    #[test]
+    fn ports_and_processes_narrow_each_other() {
+        let owner = |pid| Process {
+            pid,
+            ..Process::default()
+        };
+        let (ours, theirs) = (owner(1), owner(2));
+        let both = Watched {
+            ports: vec![PortRange::one(53)],
+            pids: vec![1],
+            local_only: false,
+        };
+        assert!(both.admits(&datagram(53, 9), Some(&ours)));
+        assert!(both.admits(&datagram(9, 53), Some(&ours)));
+        assert!(!both.admits(&datagram(9, 9), Some(&ours)));
+        assert!(!both.admits(&datagram(53, 9), Some(&theirs)));
+        assert!(!both.admits(&datagram(53, 9), None));
+        let local = Watched {
+            local_only: true,
+            pids: Vec::new(),
+            ..both
+        };
+        assert!(local.admits(&datagram(53, 9), None));
+        assert!(!local.admits(&datagram(9, 53), None));
+        assert!(Watched::default().admits(&datagram(9, 9), None));
+        let idle = Watched {
+            pids: vec![0],
+            ..Watched::default()
+        };
+        assert!(idle.admits(&datagram(9, 9), None) && !idle.admits(&datagram(9, 9), Some(&ours)));
+    }
+}

@@ -1,6 +1,7 @@
 //! What the scenarios are told with: a running recorder ([`recorder`]), the
 //! log sets that it left ([`log`]), traffic whose truth is known ([`traffic`]),
-//! and expectations that show the matching lines when they fail ([`expect`]).
+//! expectations that show the matching lines when they fail ([`expect`]), and
+//! places and programs for everything that is not a recorder ([`stage`]).
 //! What a busy machine may do to them is told in [`overload`].
 
 pub(crate) mod expect;
@@ -8,6 +9,7 @@ pub(crate) mod log;
 pub(crate) mod overload;
 pub(crate) mod ports;
 pub(crate) mod recorder;
+pub(crate) mod stage;
 pub(crate) mod tail;
 pub(crate) mod traffic;
 
@@ -26,6 +28,11 @@ static PROGRAMS: OnceLock<TempDir> = OnceLock::new();
 /// A copy of the recorder that every user may execute, wherever the checkout is.
 pub(crate) fn portreporter() -> PathBuf {
     programs().join("portreporter")
+}
+
+/// A link to it under the name of the original PortQry.
+pub(crate) fn portqry() -> PathBuf {
+    programs().join("portqry")
 }
 
 /// A copy of the traffic program that every user may execute.
@@ -75,6 +82,8 @@ fn programs() -> &'static Path {
             copy_program(program, &copy);
             set_mode(&copy, 0o755);
         }
+        let link = directory.path().join("portqry");
+        std::os::unix::fs::symlink("portreporter", link).expect("a link");
         directory
     });
     directory.path()

@@ -12,11 +12,13 @@ mod loss;
 mod modules;
 mod names;
 mod places;
+mod portqry;
 mod process;
 mod refusals;
 mod rolls;
 mod tcp;
 mod udp;
+mod watch;
 
 /// Every test.
 pub(crate) fn all() -> Vec<Case> {
@@ -35,6 +37,8 @@ pub(crate) fn all() -> Vec<Case> {
         loss::CASES,
         engines::CASES,
         refusals::CASES,
+        portqry::CASES,
+        watch::CASES,
     ]
     .concat()
 }

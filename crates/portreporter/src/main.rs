@@ -5,6 +5,7 @@ mod descriptors;
 mod exit;
 mod host;
 mod list;
+mod local;
 mod portqry;
 mod query;
 mod quotes;

@@ -3,7 +3,8 @@
 //! The arguments are resolved into hosts, ports and settings ([`plan`]), the
 //! library `probe` asks, and what it finds is printed: as a table for people
 //! ([`table`]), with all that was learnt (`-v`), or as JSON Lines ([`json`]),
-//! each line as soon as it is known. A scan of many ports keeps in memory, and
+//! each line as soon as it is known. For a host that is this machine what the
+//! machine knows of it stands beside that ([`Here`]). A scan of many ports keeps in memory, and
 //! shows, only what listens; of the others it keeps the count.
 //!
 //! What comes from the other side is somebody else's text. It is escaped before
@@ -30,6 +31,7 @@ use self::progress::Progress;
 use self::results::Results;
 use self::table::Look;
 use crate::exit;
+use crate::local::Here;
 
 /// Is a port listening, and what answers there
 ///
@@ -193,13 +195,18 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let progress = Progress::begin(plan.count());
     let mut results = Results::new(&plan, args.every);
+    let mut here = Here::default();
     let mut written = Ok(());
     let mut outcome = Ok(());
     for (number, group) in plan.groups.iter().enumerate() {
         let mut tell = |verdict: Verdict| {
             progress.count(&verdict);
             if args.json && written.is_ok() {
-                written = json::write(&mut io::stdout().lock(), group, &verdict);
+                let findings = match results.shows(&verdict) {
+                    true => here.explain(&verdict),
+                    false => Vec::new(),
+                };
+                written = json::write(&mut io::stdout().lock(), group, &verdict, &findings);
                 if written.is_err() {
                     // Nobody reads any more.
                     stop.store(true, Ordering::Relaxed);
@@ -224,12 +231,15 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
                     verbose: args.verbose,
                     width: terminal_width(),
                 };
-                table::write(&mut out, &plan, &results, look, took)?;
+                table::write(&mut out, &plan, &results, &mut here, look, took)?;
             }
             out.flush()
         })
         .context("cannot write what was found")?;
     outcome.context("cannot go on")?;
+    for unread in here.unread() {
+        notice(&format!("on this machine could not be read: {unread}"));
+    }
     let left = plan.count() - results.asked();
     if left > 0 {
         notice(&format!(

@@ -9,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use probe::{Answer, Icmp, Reason, Status, Verdict, Works};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::plan::Group;
 use super::results::{Results, bare};
 use crate::list;
+use crate::local::Finding;
 
 /// A port.
 #[derive(Serialize)]
@@ -31,6 +33,7 @@ struct Line<'a> {
     question: Option<&'static str>,
     answer: Option<&'a Answer>,
     fault: Option<String>,
+    here: Vec<Value>,
 }
 
 /// An ICMP message.
@@ -61,8 +64,14 @@ struct Missing {
 }
 
 /// Prints a verdict.
-pub(super) fn write(out: &mut impl Write, group: &Group, verdict: &Verdict) -> io::Result<()> {
-    write_line(out, &line(group.name(bare(verdict.address)), verdict))
+pub(super) fn write(
+    out: &mut impl Write,
+    group: &Group,
+    verdict: &Verdict,
+    findings: &[Finding],
+) -> io::Result<()> {
+    let host = group.name(bare(verdict.address));
+    write_line(out, &line(host, verdict, findings))
 }
 
 /// Prints what became of the sets.
@@ -104,7 +113,7 @@ fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {
     out.flush()
 }
 
-fn line<'a>(host: Option<&'a str>, verdict: &'a Verdict) -> Line<'a> {
+fn line<'a>(host: Option<&'a str>, verdict: &'a Verdict, findings: &[Finding]) -> Line<'a> {
     let (answer, fault) = match &verdict.answer {
         Some(Ok(answer)) => (Some(answer), None),
         Some(Err(fault)) => (None, Some(fault.to_string())),
@@ -131,6 +140,7 @@ fn line<'a>(host: Option<&'a str>, verdict: &'a Verdict) -> Line<'a> {
         question: verdict.asked,
         answer,
         fault,
+        here: findings.iter().map(Finding::to_json).collect(),
     }
 }
 
@@ -160,7 +170,7 @@ mod tests {
 
     fn shown(verdict: &Verdict) -> String {
         let mut out = Vec::new();
-        write_line(&mut out, &line(Some("box"), verdict)).unwrap();
+        write_line(&mut out, &line(Some("box"), verdict, &[])).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -180,7 +190,7 @@ mod tests {
              \"reason\":\"administratively prohibited (says 10.0.0.1)\",\
              \"icmp\":{\"version\":4,\"type\":3,\"code\":13,\"from\":\"10.0.0.1\"},\
              \"attempts\":3,\"round_trip_us\":null,\"question\":null,\"answer\":null,\
-             \"fault\":null}\n"
+             \"fault\":null,\"here\":[]}\n"
         );
     }
 

@@ -56,12 +56,12 @@ impl<'a> Results<'a> {
 
     /// Keeps a verdict about a port of that group of the plan.
     pub(super) fn add(&mut self, group: usize, verdict: Verdict) {
+        let is_shown = self.shows(&verdict);
         let Some(found) = self.groups.get_mut(group) else {
             return;
         };
         self.asked += 1;
         *found.statuses.entry(verdict.status).or_default() += 1;
-        let is_shown = self.every || verdict.status == Status::Listening;
         if is_shown || found.group.set.is_some() {
             found.shown.push(verdict);
         } else {
@@ -69,6 +69,11 @@ impl<'a> Results<'a> {
             let why = (verdict.status.code(), why);
             *self.hidden.entry(why).or_default() += 1;
         }
+    }
+
+    /// Whether a verdict is shown, and not only counted.
+    pub(super) fn shows(&self, verdict: &Verdict) -> bool {
+        self.every || verdict.status == Status::Listening
     }
 
     /// Whether anything is shown.

@@ -13,6 +13,7 @@ use probe::{Answer, Fact, Status, Value, Verdict, Works};
 use super::json::address;
 use super::plan::Plan;
 use super::results::{Judged, Results, Row, port};
+use crate::local::Here;
 
 /// Stands for what is not known or not there.
 const NOTHING: &str = "-";
@@ -40,6 +41,7 @@ pub(super) fn write(
     out: &mut impl Write,
     plan: &Plan,
     results: &Results<'_>,
+    here: &mut Here,
     look: Look,
     took: Duration,
 ) -> io::Result<()> {
@@ -61,6 +63,9 @@ pub(super) fn write(
     }
     for (line, row) in lines.iter().zip(&rows) {
         write_line(out, &line[first..], &widths[first..], look.width)?;
+        for finding in here.explain(row.verdict) {
+            writeln!(out, "    here: {finding}")?;
+        }
         if look.verbose {
             write_details(out, row.verdict)?;
         }
@@ -284,7 +289,15 @@ mod tests {
     fn shown(results: &Results<'_>, plan: &Plan, verbose: bool, width: Option<usize>) -> String {
         let mut out = Vec::new();
         let look = Look { verbose, width };
-        write(&mut out, plan, results, look, Duration::from_millis(1500)).unwrap();
+        write(
+            &mut out,
+            plan,
+            results,
+            &mut Here::default(),
+            look,
+            Duration::from_millis(1500),
+        )
+        .unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -9,7 +9,7 @@ use super::headers::{Headers, number_of};
 use super::registers::{Registers, in_words};
 use super::rule::{Expression, Rule, Verdict};
 use super::ruleset::{Base, Chain, Element, Ruleset, Set, Table, family_name};
-use super::{Fate, Filtering, Obstacle, Packet};
+use super::{Fate, Filtering, Leg, Obstacle, Packet};
 
 /// The hooks that a packet to this machine itself passes, in this order
 /// (`NF_INET_LOCAL_OUT`, `_POST_ROUTING`, `_PRE_ROUTING`, `_LOCAL_IN`).
@@ -35,11 +35,12 @@ enum Device {
 }
 
 /// Follows `packet` up to the first thing that certainly stops it.
-pub(super) fn follow(ruleset: &Ruleset, packet: &Packet) -> Filtering {
+pub(super) fn follow(ruleset: &Ruleset, packet: &Packet, leg: Leg) -> Filtering {
     let mut walk = Walk {
         ruleset,
         packet,
-        headers: Headers::of(packet),
+        leg,
+        headers: Headers::of(packet, leg),
         found: Vec::new(),
         steps: 0,
     };
@@ -106,6 +107,7 @@ enum Outcome {
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     packet: &'a Packet,
+    leg: Leg,
     headers: Headers,
     found: Vec<Obstacle>,
     steps: usize,
@@ -163,6 +165,7 @@ impl<'a> Walk<'a> {
                 fate: Fate::Dropped,
                 packets: None,
                 certain,
+                answer: self.leg == Leg::Answer,
             });
         }
         base.drops && certain
@@ -252,6 +255,7 @@ impl<'a> Walk<'a> {
             fate,
             packets: reading.packets,
             certain,
+            answer: self.leg == Leg::Answer,
         });
         certain
     }
@@ -299,8 +303,12 @@ impl<'a> Walk<'a> {
                 registers.load(*to, label, &value);
             }
             Expression::ConnectionState { to } => {
-                // The first packet is a new conversation: NF_CT_STATE_BIT.
-                let state: Vec<_> = 8_u32.to_ne_bytes().into_iter().map(Some).collect();
+                // NF_CT_STATE_BIT of a new conversation, or one that is known.
+                let state: u32 = match self.leg {
+                    Leg::Question => 8,
+                    Leg::Answer => 2,
+                };
+                let state: Vec<_> = state.to_ne_bytes().into_iter().map(Some).collect();
                 registers.load(*to, "ct state".to_owned(), &state);
             }
             Expression::Bitwise {

@@ -4,8 +4,12 @@ use std::net::IpAddr;
 
 use event::Protocol;
 
-use super::Packet;
 use super::rule::REGISTERS;
+use super::{Leg, Packet};
+
+/// Flags of TCP (RFC 9293 section 3.1).
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// The packet's headers, each byte known or not.
 pub(super) struct Headers {
@@ -16,10 +20,14 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    pub(super) fn of(packet: &Packet) -> Self {
+    pub(super) fn of(packet: &Packet, leg: Leg) -> Self {
+        let (source, destination) = match leg {
+            Leg::Question => (packet.source, packet.destination),
+            Leg::Answer => (packet.destination, packet.source),
+        };
         let known = |bytes: &[u8]| bytes.iter().copied().map(Some).collect::<Vec<_>>();
         let number = number_of(packet.protocol);
-        let network = match (packet.source, packet.destination) {
+        let network = match (source, destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let mut header = vec![None; 12];
                 header[0] = Some(0x45);
@@ -40,13 +48,15 @@ impl Headers {
                 header
             }
         };
-        let mut transport = vec![None; 2];
-        transport.extend(known(&packet.port.to_be_bytes()));
+        // The other port is the kernel's choice.
+        let (port, chosen) = (known(&packet.port.to_be_bytes()), vec![None; 2]);
+        let (mut transport, flags) = match leg {
+            Leg::Question => ([chosen, port].concat(), SYN),
+            Leg::Answer => ([port, chosen].concat(), SYN | ACK),
+        };
         if packet.protocol == Protocol::Tcp {
             transport.resize(13, None);
-            // Acknowledges nothing; only SYN is set.
-            transport[8..12].fill(Some(0));
-            transport.push(Some(2));
+            transport.push(Some(flags));
         }
         Self {
             network,

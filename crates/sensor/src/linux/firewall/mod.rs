@@ -4,7 +4,7 @@
 //! nearly always dropped by a rule. Which one, nftables itself does not tell
 //! (a trace has to be set up beforehand, and changes the rules). So the rules
 //! are read ([`ruleset`]) and followed here ([`follow`]), as the kernel does
-//! for the first packet of a conversation over loopback.
+//! for the first packet of a conversation over loopback and for the answer.
 //!
 //! It is a reading, not a proof: where a rule depends on something that is not
 //! known here (the time of day, a limit, a mark), the way forks, and what is
@@ -44,8 +44,8 @@ pub struct Packet {
 /// What stands in a packet's way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filtering {
-    /// What stops the packet: what may come first, and last what certainly
-    /// does, after which nothing is looked at.
+    /// What stops the packet or the answer to it: first what may, and last what
+    /// certainly does, after which nothing is looked at.
     pub obstacles: Vec<Obstacle>,
     /// What could not be read, in words.
     pub unread: Vec<String>,
@@ -72,6 +72,17 @@ pub struct Obstacle {
     pub packets: Option<u64>,
     /// All conditions on the way were understood and hold.
     pub certain: bool,
+    /// It is not the packet that is stopped, but the answer to it.
+    pub answer: bool,
+}
+
+/// Which packet of a conversation is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    /// The first one, to the port.
+    Question,
+    /// The one that comes back from it, to a port that the kernel chose.
+    Answer,
 }
 
 /// What becomes of a packet that is stopped.
@@ -88,7 +99,11 @@ pub enum Fate {
 /// Follows `packet` through the rules of this network namespace.
 pub fn filtering(packet: &Packet) -> Result<Filtering, Error> {
     let ruleset = Ruleset::read()?;
-    let mut filtering = follow::follow(&ruleset, packet);
+    let mut filtering = follow::follow(&ruleset, packet, Leg::Question);
+    if !filtering.obstacles.last().is_some_and(|last| last.certain) {
+        let answer = follow::follow(&ruleset, packet, Leg::Answer);
+        filtering.obstacles.extend(answer.obstacles);
+    }
     for names in ["ip_tables_names", "ip6_tables_names"] {
         // A kernel without legacy tables has no such file.
         let tables = std::fs::read_to_string(format!("/proc/thread-self/net/{names}"));
@@ -132,5 +147,10 @@ pub(super) fn follow_messages<'a>(
         destination: here,
         port,
     };
-    follow::follow(&ruleset, &packet).obstacles.len()
+    follow::follow(&ruleset, &packet, Leg::Question)
+        .obstacles
+        .len()
+        + follow::follow(&ruleset, &packet, Leg::Answer)
+            .obstacles
+            .len()
 }

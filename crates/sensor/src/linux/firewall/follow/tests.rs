@@ -90,14 +90,29 @@ fn the_first_verdict_counts() {
         on_port(3, 81, Verdict::Drop),
     ];
     chain(&mut ruleset, "input", Some((INPUT, 0, true)), rules);
-    assert_eq!(texts(&follow(&ruleset, &to_port(Protocol::Tcp, 80))), []);
     assert_eq!(
-        texts(&follow(&ruleset, &to_port(Protocol::Tcp, 81))),
+        texts(&follow(
+            &ruleset,
+            &to_port(Protocol::Tcp, 80),
+            Leg::Question
+        )),
+        []
+    );
+    assert_eq!(
+        texts(&follow(
+            &ruleset,
+            &to_port(Protocol::Tcp, 81),
+            Leg::Question
+        )),
         [("tcp dport 81 drop", true)]
     );
     // Another protocol reaches the end of the chain.
     assert_eq!(
-        texts(&follow(&ruleset, &to_port(Protocol::Udp, 81))),
+        texts(&follow(
+            &ruleset,
+            &to_port(Protocol::Udp, 81),
+            Leg::Question
+        )),
         [("policy drop", true)]
     );
 }
@@ -119,7 +134,11 @@ fn accepted_by_one_chain_is_not_accepted_by_the_next() {
         rules(Verdict::Drop),
     );
     assert_eq!(
-        texts(&follow(&ruleset, &to_port(Protocol::Tcp, 80))),
+        texts(&follow(
+            &ruleset,
+            &to_port(Protocol::Tcp, 80),
+            Leg::Question
+        )),
         [("tcp dport 80 drop", true)]
     );
 }
@@ -133,7 +152,11 @@ fn what_may_let_it_through_makes_the_rest_uncertain() {
     ];
     chain(&mut ruleset, "input", Some((INPUT, 0, true)), rules);
     assert_eq!(
-        texts(&follow(&ruleset, &to_port(Protocol::Tcp, 80))),
+        texts(&follow(
+            &ruleset,
+            &to_port(Protocol::Tcp, 80),
+            Leg::Question
+        )),
         [("tcp dport 80 drop", false), ("policy drop", false)]
     );
 }
@@ -148,7 +171,7 @@ fn jumps_come_back_and_gotos_do_not() {
     sub(&mut jumps);
     let jump = rules(Verdict::Jump("sub".to_owned()));
     chain(&mut jumps, "input", Some((INPUT, 0, false)), jump);
-    let found = follow(&jumps, &to_port(Protocol::Tcp, 80));
+    let found = follow(&jumps, &to_port(Protocol::Tcp, 80), Leg::Question);
     assert_eq!(texts(&found), [("tcp dport 80 drop", true)]);
     assert_eq!(found.obstacles[0].handle, Some(2));
 
@@ -156,7 +179,10 @@ fn jumps_come_back_and_gotos_do_not() {
     sub(&mut goes);
     let goto = rules(Verdict::Goto("sub".to_owned()));
     chain(&mut goes, "input", Some((INPUT, 0, false)), goto);
-    assert_eq!(texts(&follow(&goes, &to_port(Protocol::Tcp, 80))), []);
+    assert_eq!(
+        texts(&follow(&goes, &to_port(Protocol::Tcp, 80), Leg::Question)),
+        []
+    );
 }
 
 #[test]
@@ -168,7 +194,38 @@ fn chains_that_call_each_other_come_to_an_end() {
     };
     chain(&mut ruleset, "a", Some((INPUT, 0, false)), twice("b"));
     chain(&mut ruleset, "b", None, twice("a"));
-    assert_eq!(texts(&follow(&ruleset, &to_port(Protocol::Tcp, 80))), []);
+    assert_eq!(
+        texts(&follow(
+            &ruleset,
+            &to_port(Protocol::Tcp, 80),
+            Leg::Question
+        )),
+        []
+    );
+}
+
+#[test]
+fn an_answer_may_not_pass_either() {
+    let mut ruleset = Ruleset::default();
+    let mut rule = on_port(1, 80, Verdict::Drop);
+    // tcp sport 80
+    rule.expressions[2] = Expression::Payload {
+        to: 0,
+        base: 2,
+        offset: 0,
+        length: 2,
+    };
+    chain(&mut ruleset, "output", Some((3, 0, false)), vec![rule]);
+    let packet = to_port(Protocol::Tcp, 80);
+    assert_eq!(
+        texts(&follow(&ruleset, &packet, Leg::Answer)),
+        [("tcp sport 80 drop", true)]
+    );
+    // The port that a question comes from is not known.
+    assert_eq!(
+        texts(&follow(&ruleset, &packet, Leg::Question)),
+        [("tcp sport 80 drop", false)]
+    );
 }
 
 #[test]
@@ -207,7 +264,7 @@ fn intervals_and_their_ends() {
         (80, false),
         (443, true),
     ] {
-        let found = follow(&ruleset, &to_port(Protocol::Tcp, port));
+        let found = follow(&ruleset, &to_port(Protocol::Tcp, port), Leg::Question);
         let expected: &[_] = if stopped {
             &[("tcp dport { 70-79, 443 } drop", true)]
         } else {

@@ -3,7 +3,7 @@
 //! inotify says when to look; a look reads what is new in every file, also in
 //! one that was closed and compressed since the look before.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::mem::MaybeUninit;
@@ -26,6 +26,8 @@ pub(crate) struct Tail {
     directory: PathBuf,
     notify: OwnedFd,
     read: HashMap<String, u64>,
+    /// Closed and read: a busy machine's sets are large, and many.
+    done: HashSet<String>,
     /// Read, but not yet looked at.
     unseen: VecDeque<Value>,
 }
@@ -39,6 +41,7 @@ impl Tail {
             directory: directory.to_path_buf(),
             notify,
             read: HashMap::new(),
+            done: HashSet::new(),
             unseen: VecDeque::new(),
         };
         // What a recorder before has left.
@@ -155,7 +158,10 @@ impl Tail {
     fn new_lines(&mut self) -> Vec<Value> {
         let mut lines = Vec::new();
         for (stamp, path) in self.files() {
-            let offset = self.read.entry(stamp).or_default();
+            if self.done.contains(&stamp) {
+                continue;
+            }
+            let offset = self.read.entry(stamp.clone()).or_default();
             let Ok(bytes) = read_from(&path, *offset) else {
                 // Compressed since it was listed; the next look finds it.
                 continue;
@@ -165,6 +171,9 @@ impl Tail {
                 .rposition(|&byte| byte == b'\n')
                 .map_or(0, |at| at + 1);
             *offset += whole as u64;
+            if path.extension().is_some_and(|extension| extension == "zst") {
+                self.done.insert(stamp);
+            }
             lines.extend(
                 bytes[..whole]
                     .split(|&byte| byte == b'\n')

@@ -1,13 +1,13 @@
-//! A connected datagram socket on which a question is asked.
+//! A datagram socket on which a question is asked.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::Fault;
 
-/// What carries datagrams to and from one address: a connected socket, or a
-/// script in a test.
+/// What carries datagrams to and from one address: a connected socket, an
+/// [`Unconnected`] one, or a script in a test.
 pub trait Wire {
     /// Sends one datagram.
     fn send(&mut self, datagram: &[u8]) -> io::Result<()>;
@@ -28,12 +28,54 @@ impl Wire for UdpSocket {
     }
 }
 
+/// A socket for services that answer from another port than the one they were
+/// asked on, as TFTP does; a connected socket would never see such an answer.
+///
+/// It takes datagrams of the address that was asked, from any of its ports.
+/// What is sent goes to the port that was heard last, so that a conversation
+/// stays with the port that the service moved it to. Being unconnected it is
+/// not told that a port is unreachable: find that out on a connected one first.
+#[derive(Debug)]
+pub struct Unconnected {
+    socket: UdpSocket,
+    peer: SocketAddr,
+}
+
+impl Unconnected {
+    /// Asks `address` through `socket`, which is bound and not connected.
+    pub fn new(socket: UdpSocket, address: SocketAddr) -> Self {
+        Self {
+            socket,
+            peer: address,
+        }
+    }
+}
+
+impl Wire for Unconnected {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        self.socket.send_to(datagram, self.peer).map(drop)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(wait))?;
+        let (length, sender) = self.socket.recv_from(buffer)?;
+        if sender.ip().to_canonical() != self.peer.ip().to_canonical() {
+            // `Datagrams` comes again with the time that is left.
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.peer = sender;
+        Ok(length)
+    }
+}
+
 /// Questions and answers in datagrams, bounded in time and in number.
 pub struct Datagrams<'a> {
     wire: Box<dyn Wire + 'a>,
     wait: Duration,
     deadline: Instant,
     received: usize,
+    /// How long the first answer took.
+    round_trip: Duration,
 }
 
 impl<'a> Datagrams<'a> {
@@ -42,7 +84,13 @@ impl<'a> Datagrams<'a> {
     pub const LIMIT: usize = 4096;
 
     /// How often a request is sent while nothing is heard.
-    const TRIES: u32 = 2;
+    const TRIES: usize = 2;
+
+    /// How many times as long as the first answer took a further one may take.
+    const PATIENCE: u32 = 8;
+
+    /// The time that a further answer has at least.
+    const MOMENT: Duration = Duration::from_millis(250);
 
     /// A conversation over `wire` that ends `wait` from now.
     pub fn new(wire: impl Wire + 'a, wait: Duration) -> Self {
@@ -51,6 +99,7 @@ impl<'a> Datagrams<'a> {
             wait,
             deadline: Instant::now() + wait,
             received: 0,
+            round_trip: wait,
         }
     }
 
@@ -67,14 +116,49 @@ impl<'a> Datagrams<'a> {
         request: &[u8],
         answers: impl Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>, Fault> {
-        for left in (0..Self::TRIES).rev() {
+        self.exchange_any(&[request; Self::TRIES], answers)
+    }
+
+    /// The same with several requests of which any may be answered, such as one
+    /// for each version of a protocol. They are sent one after the other, evenly
+    /// over the time that is left, until something answers.
+    pub fn exchange_any(
+        &mut self,
+        requests: &[&[u8]],
+        answers: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, Fault> {
+        let begin = Instant::now();
+        for (request, left) in requests.iter().zip((1..=requests.len()).rev()) {
             self.wire.send(request)?;
-            match self.receive(self.remaining() / (left + 1), &answers) {
-                Err(Fault::Silent(_)) if left > 0 => {}
-                result => return result,
+            let share = self.remaining() / u32::try_from(left).unwrap_or(u32::MAX);
+            match self.receive(share, &answers) {
+                Err(Fault::Silent(_)) if left > 1 => {}
+                result => {
+                    self.round_trip = begin.elapsed();
+                    return result;
+                }
             }
         }
         Err(Fault::Silent(self.wait))
+    }
+
+    /// Asks one thing more of a service that has answered before. Many are
+    /// configured not to answer such a thing, so this is sent once and waited
+    /// for only as long as the first answer makes one expect.
+    pub fn ask_more(
+        &mut self,
+        request: &[u8],
+        answers: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, Fault> {
+        self.wire.send(request)?;
+        self.more(answers)
+    }
+
+    /// The next datagram of such an answer, waited for as long.
+    pub fn more(&mut self, answers: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>, Fault> {
+        let patience = self.round_trip.saturating_mul(Self::PATIENCE);
+        let patience = patience.max(Self::MOMENT);
+        self.receive(self.remaining().min(patience), &answers)
     }
 
     /// The next datagram for which `answers` is true, without asking again.
@@ -153,6 +237,50 @@ mod tests {
         let fault = datagrams.exchange(b"q", |_| true).unwrap_err();
         assert!(matches!(fault, Fault::Silent(_)));
         assert_eq!(script.sent(), b"qq");
+    }
+
+    #[test]
+    fn asks_in_turn_until_something_answers() {
+        let script = Script::silent(&[]);
+        let mut datagrams = Datagrams::new(script.clone(), Duration::from_secs(5));
+        let fault = datagrams.exchange_any(&[b"1", b"2", b"3"], |_| true);
+        assert!(matches!(fault, Err(Fault::Silent(_))));
+        assert_eq!(script.sent(), b"123");
+    }
+
+    #[test]
+    fn asks_one_thing_more_only_once() {
+        let script = Script::of(&[b"first"]);
+        let mut datagrams = Datagrams::new(script.clone(), Duration::from_secs(5));
+        datagrams.exchange(b"a", |_| true).unwrap();
+        let fault = datagrams.ask_more(b"b", |_| true);
+        assert!(matches!(fault, Err(Fault::Silent(_))));
+        assert_eq!(script.sent(), b"ab");
+    }
+
+    #[test]
+    fn an_answer_may_come_from_another_port() {
+        let asked = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let answering = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        stranger.send_to(b"forged", ("127.0.0.1", port)).unwrap();
+        answering.send_to(b"answer", ("127.0.0.1", port)).unwrap();
+
+        let wire = Unconnected::new(socket, asked.local_addr().unwrap());
+        let mut datagrams = Datagrams::new(wire, Duration::from_mins(1));
+        assert_eq!(
+            datagrams.exchange(b"question", |_| true).unwrap(),
+            b"answer"
+        );
+        datagrams.send(b"thanks").unwrap();
+
+        let mut buffer = [0; 16];
+        let length = asked.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"question");
+        let length = answering.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"thanks");
     }
 
     #[test]

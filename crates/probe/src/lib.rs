@@ -39,7 +39,7 @@ mod system;
 
 pub use crate::answer::{Answer, Fact, Value};
 pub use crate::certificate::Certificate;
-pub use crate::datagrams::{Datagrams, Wire};
+pub use crate::datagrams::{Datagrams, Unconnected, Wire};
 pub use crate::fault::Fault;
 pub use crate::ports::{BadPorts, Port, Ports};
 pub use crate::reader::Reader;

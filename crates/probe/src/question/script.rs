@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ pub struct Script {
 struct State {
     replies: VecDeque<Vec<u8>>,
     sent: Vec<u8>,
+    /// The last datagram sent.
+    last: Vec<u8>,
+    echoes: Vec<(Range<usize>, usize)>,
 }
 
 impl Script {
@@ -29,7 +33,7 @@ impl Script {
         Self {
             shared: Arc::new(Mutex::new(State {
                 replies,
-                sent: Vec::new(),
+                ..State::default()
             })),
             silent: false,
         }
@@ -42,6 +46,13 @@ impl Script {
             silent: true,
             ..Self::of(pieces)
         }
+    }
+
+    /// Copies that part of the last datagram sent into each one received, at
+    /// `at`, as a server does with an identifier.
+    pub fn echoing(self, part: Range<usize>, at: usize) -> Self {
+        self.state().echoes.push((part, at));
+        self
     }
 
     /// Everything that was sent so far.
@@ -85,13 +96,21 @@ impl Transport for Script {
 
 impl Wire for Script {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        self.state().sent.extend_from_slice(datagram);
+        let mut state = self.state();
+        state.sent.extend_from_slice(datagram);
+        state.last = datagram.to_vec();
         Ok(())
     }
 
     fn receive(&mut self, buffer: &mut [u8], _wait: Duration) -> io::Result<usize> {
-        let piece = self.state().replies.pop_front();
-        let piece = piece.ok_or(io::ErrorKind::TimedOut)?;
+        let mut state = self.state();
+        let mut piece = state.replies.pop_front().ok_or(io::ErrorKind::TimedOut)?;
+        for (part, at) in &state.echoes {
+            let to = piece.get_mut(*at..at.saturating_add(part.len()));
+            if let (Some(to), Some(from)) = (to, state.last.get(part.clone())) {
+                to.copy_from_slice(from);
+            }
+        }
         // Like a socket: what does not fit is lost.
         let length = piece.len().min(buffer.len());
         buffer[..length].copy_from_slice(&piece[..length]);

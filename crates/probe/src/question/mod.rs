@@ -7,15 +7,23 @@
 
 mod banner;
 mod ftp;
+mod guid;
 mod http;
 mod imap;
+mod kerberos;
+mod ldap;
 mod mysql;
+mod netbios;
+mod nonce;
 mod pop3;
 mod postgresql;
 mod redis;
 mod reply;
+mod rpc;
 mod script;
+mod smb;
 mod smtp;
+mod snmp;
 mod ssh;
 mod tls;
 #[cfg(test)]
@@ -76,11 +84,18 @@ pub fn all() -> &'static [&'static dyn Question] {
         &ftp::Ftp,
         &http::Http,
         &imap::Imap,
+        &kerberos::Kerberos,
+        &ldap::Ldap,
         &mysql::Mysql,
+        &netbios::NetbiosNames,
         &pop3::Pop3,
         &postgresql::Postgresql,
         &redis::Redis,
+        &rpc::EndpointMapper,
+        &smb::Smb,
+        &smb::NetbiosSession,
         &smtp::Smtp,
+        &snmp::Snmp,
         &ssh::Ssh,
         &tls::TLS,
         &tls::DNS_OVER_TLS,

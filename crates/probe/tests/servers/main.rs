@@ -4,6 +4,10 @@
 //! A server that is not installed makes its tests ignored, and says which
 //! package brings it. One file for each server or family of servers.
 
+mod krb5;
+mod samba;
+mod slapd;
+mod snmpd;
 mod stage;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,7 +23,12 @@ struct Scene {
 
 /// All scenes; one line for each file.
 fn scenes() -> Vec<Scene> {
-    let files: [Vec<Scene>; 0] = [];
+    let files = [
+        krb5::scenes(),
+        samba::scenes(),
+        slapd::scenes(),
+        snmpd::scenes(),
+    ];
     files.into_iter().flatten().collect()
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 pub(crate) use self::icmp::last_message;
 pub(crate) use self::poller::Poller;
-pub(crate) use self::socket::{Begun, ProbeSocket};
+pub(crate) use self::socket::{Begun, ProbeSocket, disconnect};
 use crate::verdict::Refusal;
 
 /// Where the services database is.

@@ -8,7 +8,7 @@ use event::Protocol;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, bind, connect,
-    getpeername, getsockname, ipproto, recv, send, socket_with, sockopt,
+    connect_unspec, getpeername, getsockname, ipproto, recv, send, socket_with, sockopt,
 };
 
 use super::icmp;
@@ -128,5 +128,55 @@ impl ProbeSocket {
 impl AsFd for ProbeSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Lets a connected datagram socket hear from everybody. If it was bound to a
+/// port it keeps that, and ICMP messages about what it sends still reach it.
+pub(crate) fn disconnect(socket: impl AsFd) -> io::Result<()> {
+    Ok(connect_unspec(socket)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn connected(address: SocketAddr) -> UdpSocket {
+        match ProbeSocket::begin(address, Protocol::Udp, None).unwrap() {
+            Begun::Connected(socket) => socket.into_datagrams().unwrap(),
+            _ => panic!("UDP connects at once"),
+        }
+    }
+
+    #[test]
+    fn a_disconnected_socket_hears_other_ports() {
+        let asked = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let answering = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = asked.local_addr().unwrap();
+        let socket = connected(address);
+        disconnect(&socket).unwrap();
+        socket.send_to(b"question", address).unwrap();
+        let (_, client) = asked.recv_from(&mut [0; 8]).unwrap();
+        answering.send_to(b"answer", client).unwrap();
+        let (length, sender) = socket.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!((length, sender), (6, answering.local_addr().unwrap()));
+    }
+
+    #[test]
+    fn a_disconnected_socket_still_hears_of_icmp() {
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        let socket = connected(address);
+        disconnect(&socket).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_mins(1)))
+            .unwrap();
+        socket.send_to(b"question", address).unwrap();
+        let error = socket.recv_from(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(icmp::last_message(&socket).is_some());
     }
 }

@@ -56,6 +56,22 @@ pub trait Question: Send + Sync {
         Err(Fault::Unasked(Protocol::Tcp))
     }
 
+    /// Whether the answer comes from another port than the one asked. Then
+    /// [`ask_datagrams`](Self::ask_datagrams) needs an
+    /// [`Unconnected`](crate::Unconnected) wire.
+    fn answered_elsewhere(&self) -> bool {
+        false
+    }
+
+    /// The local port from which it is best asked over UDP on port `_asked`, where
+    /// some services answer no other. One that is taken or forbidden is no reason not to ask.
+    ///
+    /// It may be the port that is asked: on one of this machine's own addresses
+    /// a socket bound to it would hear itself, so take another one there.
+    fn source_port(&self, _asked: u16) -> Option<u16> {
+        None
+    }
+
     /// Asks over a socket connected to the port.
     fn ask_datagrams(
         &self,

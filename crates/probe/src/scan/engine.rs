@@ -253,8 +253,8 @@ impl<'a> Engine<'a> {
                 self.not_before = self.not_before.max(Instant::now()) + step;
             }
             let sent = Instant::now();
-            let source = self.settings.source_port;
-            let begun = ProbeSocket::begin(address, task.port.protocol, source)
+            let begun = self
+                .open(address, task.port)
                 .map_err(|error| self.hindrance(address, error))?;
             match begun {
                 Begun::Connected(socket) if task.port.protocol == Protocol::Udp => {
@@ -277,6 +277,23 @@ impl<'a> Engine<'a> {
         // Whoever listened there would have answered one of them.
         self.conclude(task, Reason::Reset, tried + 1, None);
         Ok(())
+    }
+
+    /// Opens a socket from the port that was asked for, else from the one that
+    /// the question prefers if that can be had.
+    fn open(&self, address: SocketAddr, port: Port) -> io::Result<Begun> {
+        let source = self.settings.source_port;
+        if source.is_none()
+            && port.protocol == Protocol::Udp
+            && let Some(question) = self.settings.question(self.services, port)
+            && let Some(preferred) = question.source_port(port.number)
+            && let Ok(begun) = ProbeSocket::begin(address, port.protocol, Some(preferred))
+            && let Begun::Connected(socket) = &begun
+            && !socket.is_own_peer()
+        {
+            return Ok(begun);
+        }
+        ProbeSocket::begin(address, port.protocol, source)
     }
 
     fn hindrance(&self, address: SocketAddr, error: io::Error) -> Hindrance {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::question::{Asked, Question};
 use crate::verdict::Reason;
-use crate::{Answer, Datagrams, Fault, Status, Stream, Verdict, system};
+use crate::{Answer, Datagrams, Fault, Status, Stream, Unconnected, Verdict, system};
 
 /// How many conversations are held at once.
 pub(super) const AT_ONCE: usize = 64;
@@ -142,7 +142,13 @@ fn over_datagrams(
     socket: &UdpSocket,
     wait: Duration,
 ) -> Result<Answer, Fault> {
-    let mut datagrams = Datagrams::new(socket.try_clone()?, wait);
+    let wire = socket.try_clone()?;
+    let mut datagrams = if question.answered_elsewhere() {
+        system::disconnect(&wire)?;
+        Datagrams::new(Unconnected::new(wire, asked.address), wait)
+    } else {
+        Datagrams::new(wire, wait)
+    };
     question.ask_datagrams(asked, &mut datagrams)
 }
 

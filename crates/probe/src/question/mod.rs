@@ -6,17 +6,23 @@
 //! fuzzer ([`Script`]).
 
 mod banner;
+mod dns;
 mod ftp;
 mod guid;
 mod http;
+mod ike;
 mod imap;
 mod kerberos;
 mod ldap;
 mod mysql;
 mod netbios;
 mod nonce;
+mod l2tp;
+mod ntp;
 mod pop3;
 mod postgresql;
+mod radius;
+mod rdp;
 mod redis;
 mod reply;
 mod rpc;
@@ -24,15 +30,21 @@ mod script;
 mod smb;
 mod smtp;
 mod snmp;
+mod sip;
+mod sql_browser;
 mod ssh;
+mod tds;
+mod tftp;
 mod tls;
 #[cfg(test)]
 mod trial;
+mod winsock_proxy;
 
 use std::net::SocketAddr;
 
 use event::Protocol;
 
+pub use self::radius::Radius;
 pub use self::script::Script;
 use crate::{Answer, Datagrams, Fault, Stream};
 
@@ -97,22 +109,32 @@ pub struct Asked<'a> {
 pub fn all() -> &'static [&'static dyn Question] {
     &[
         &banner::Banner,
+        &dns::Dns,
         &ftp::Ftp,
         &http::Http,
+        &ike::Ike,
         &imap::Imap,
         &kerberos::Kerberos,
         &ldap::Ldap,
         &mysql::Mysql,
         &netbios::NetbiosNames,
+        &l2tp::L2tp,
+        &ntp::Ntp,
         &pop3::Pop3,
         &postgresql::Postgresql,
+        &Radius::DEFAULT,
+        &rdp::Rdp,
         &redis::Redis,
         &rpc::EndpointMapper,
         &smb::Smb,
         &smb::NetbiosSession,
         &smtp::Smtp,
         &snmp::Snmp,
+        &sip::Sip,
+        &sql_browser::SqlBrowser,
         &ssh::Ssh,
+        &tds::Tds,
+        &tftp::Tftp,
         &tls::TLS,
         &tls::DNS_OVER_TLS,
         &tls::FTPS,
@@ -123,6 +145,7 @@ pub fn all() -> &'static [&'static dyn Question] {
         &tls::REDISS,
         &tls::SIPS,
         &tls::SUBMISSIONS,
+        &winsock_proxy::WinsockProxy,
     ]
 }
 

@@ -8,7 +8,16 @@ mod krb5;
 mod samba;
 mod slapd;
 mod snmpd;
+mod bind;
+mod freeradius;
+mod kamailio;
+mod libreswan;
+mod ntpsec;
+mod sql_server;
 mod stage;
+mod tftpd;
+mod xl2tpd;
+mod xrdp;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -28,6 +37,16 @@ fn scenes() -> Vec<Scene> {
         samba::scenes(),
         slapd::scenes(),
         snmpd::scenes(),
+    let files: [Vec<Scene>; 9] = [
+        bind::scenes(),
+        freeradius::scenes(),
+        kamailio::scenes(),
+        libreswan::scenes(),
+        ntpsec::scenes(),
+        sql_server::scenes(),
+        tftpd::scenes(),
+        xl2tpd::scenes(),
+        xrdp::scenes(),
     ];
     files.into_iter().flatten().collect()
 }

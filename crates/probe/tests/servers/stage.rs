@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
-use probe::question::{self, Asked};
-use probe::{Answer, Datagrams, Fault, Stream};
+use probe::question::{self, Asked, Question};
+use probe::{Answer, Datagrams, Fault, Stream, Unconnected};
 use rustix::thread::UnshareFlags;
 
 /// How long a server may take to come up: far longer than any does, so that a
@@ -168,21 +168,37 @@ pub(crate) fn try_over_udp(
     community: &str,
     wait: Duration,
 ) -> Result<Result<Answer, Fault>, Failed> {
-    let address: SocketAddr = address.parse()?;
     let question = question::find(question, event::Protocol::Udp).ok_or("no such question")?;
+    put(question, address, community, wait)
+}
+
+/// Asks a question over UDP that is not among the known ones.
+pub(crate) fn put(
+    question: &dyn Question,
+    address: &str,
+    community: &str,
+    wait: Duration,
+) -> Result<Result<Answer, Fault>, Failed> {
+    let address: SocketAddr = address.parse()?;
     let asked = Asked {
         host: "localhost",
         address,
         community,
     };
-    let any = if address.is_ipv6() {
-        "[::]:0"
+    let any: IpAddr = if address.is_ipv6() {
+        Ipv6Addr::UNSPECIFIED.into()
     } else {
-        "0.0.0.0:0"
+        Ipv4Addr::UNSPECIFIED.into()
     };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(address)?;
-    let mut datagrams = Datagrams::new(socket, wait);
+    // Every server here is on an address of this namespace, so the port that a
+    // question prefers is left alone.
+    let socket = UdpSocket::bind((any, 0))?;
+    let mut datagrams = if question.answered_elsewhere() {
+        Datagrams::new(Unconnected::new(socket, address), wait)
+    } else {
+        socket.connect(address)?;
+        Datagrams::new(socket, wait)
+    };
     Ok(question.ask_datagrams(&asked, &mut datagrams))
 }
 

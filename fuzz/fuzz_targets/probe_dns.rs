@@ -1,0 +1,8 @@
+//! A DNS server's replies; the id is right.
+#![no_main]
+
+mod pieces;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    pieces::ask("dns", bytes, |script| script.echoing(0..2, 0));
+});

@@ -1,0 +1,8 @@
+//! A SIP server's replies.
+#![no_main]
+
+mod pieces;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    pieces::ask("sip", bytes, |script| script);
+});

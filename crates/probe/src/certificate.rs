@@ -145,14 +145,16 @@ impl Certificate {
     /// What it says, and whether it is valid at `now` in UTC.
     pub fn facts(&self, now: DateTime) -> Vec<Fact> {
         let names = self.names.iter().map(|name| name.as_str().into());
-        let mut facts = vec![
-            Fact::of("subject", self.subject.to_string()),
-            Fact::of("names", Value::List(names.collect())),
+        let mut facts = vec![Fact::of("subject", self.subject.to_string())];
+        if !self.names.is_empty() {
+            facts.push(Fact::of("names", Value::List(names.collect())));
+        }
+        facts.extend([
             Fact::of("issuer", self.issuer.to_string()),
             Fact::of("notBefore", format!("{}Z", self.not_before)),
             Fact::of("notAfter", format!("{}Z", self.not_after)),
             Fact::of("expired", now > self.not_after),
-        ];
+        ]);
         if now < self.not_before {
             facts.push(Fact::of("notYetValid", true));
         }

@@ -5,7 +5,7 @@
 //! title; nothing else is fetched, and no redirection is followed: it may lead
 //! to another host, which nobody asked for.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use event::Protocol;
@@ -101,11 +101,12 @@ fn host(asked: &Asked<'_>, usual: u16) -> String {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
-    let host = match (name.parse::<Ipv6Addr>(), fits, asked.address.ip()) {
-        (Ok(address), ..) => format!("[{address}]"),
-        (_, true, _) => name.to_owned(),
-        (_, false, IpAddr::V4(address)) => address.to_string(),
-        (_, false, IpAddr::V6(address)) => format!("[{address}]"),
+    let host = match name.parse::<IpAddr>() {
+        Err(_) if fits => name.to_owned(),
+        address => match address.unwrap_or(asked.address.ip()) {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        },
     };
     if asked.address.port() == usual {
         return host;
@@ -180,7 +181,11 @@ impl Head {
 
     fn answer(&self) -> Answer {
         let mut answer = Answer::of("http");
-        answer.summary = format!("{} {}", self.status, self.reason).trim().to_owned();
+        answer.summary = self.status.to_string();
+        if !self.reason.is_empty() {
+            answer.summary.push(' ');
+            answer.summary.push_str(&self.reason);
+        }
         if let Some(server) = self.get("Server") {
             answer.summary.push_str(", ");
             answer.summary.push_str(server);

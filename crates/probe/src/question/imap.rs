@@ -35,7 +35,7 @@ impl Question for Imap {
         let mut answer = Answer::of("imap");
         answer.text = Some(from_bytes(&line));
         let (condition, words) = greeting(&line)?;
-        answer.summary = without_code(&words).to_owned();
+        without_code(&words).clone_into(&mut answer.summary);
         answer.add("greeting", condition);
         if condition == "BYE" {
             answer.add("error", without_code(&words));

@@ -215,7 +215,7 @@ mod tests {
     use super::super::{Script, trial};
     use super::*;
 
-    /// The example of "Protocol::HandshakeV10" in MySQL Internals, which has
+    /// The example of `Protocol::HandshakeV10` in MySQL Internals, which has
     /// no SSL.
     const GOOD: &[u8] = b"\x50\0\0\0\x0a5.6.4-m7-log\0\x56\x0a\0\0RB3vz&Gr\0\xff\xf7\x08\x02\0\
         \x0f\xc0\x15\0\0\0\0\0\0\0\0\0\0+yD&/ZZ305ZG\0mysql_native_password\0";
@@ -271,9 +271,10 @@ mod tests {
 
     #[test]
     fn mariadb_is_told_by_its_own_version() {
-        let (answer, _) = greeting(b"\x0a5.5.5-10.6.1-MariaDB\0\x01\0\0\012345678\0\0\0").unwrap();
+        let (answer, _) =
+            greeting(b"\x0a5.5.5-10.6.1-MariaDB\0\x01\0\0\x0012345678\0\0\0").unwrap();
         assert_eq!(answer.summary, "MariaDB 10.6.1-MariaDB");
-        let (answer, _) = greeting(b"\x093.20\0\x01\0\0\012345678\0").unwrap();
+        let (answer, _) = greeting(b"\x093.20\0\x01\0\0\x0012345678\0").unwrap();
         assert_eq!(answer.summary, "MySQL 3.20");
     }
 

@@ -16,8 +16,11 @@ use crate::{Answer, Fault, Reader, Stream, Value};
 #[derive(Debug)]
 pub(super) struct Postgresql;
 
-/// The role and the database that a session is asked for.
+/// The role that asks for a session.
 const USER: &str = "portreporter";
+
+/// The database that it asks for: one that every server has.
+const DATABASE: &str = "postgres";
 
 /// How many bytes a message may have.
 const MESSAGE: usize = 64 << 10;
@@ -79,7 +82,7 @@ fn startup() -> Vec<u8> {
         "user",
         USER,
         "database",
-        USER,
+        DATABASE,
         "application_name",
         "portreporter",
     ];
@@ -278,7 +281,7 @@ mod tests {
         let sent = script.sent();
         assert_eq!(sent[..8], SSL_REQUEST);
         assert_eq!(sent[8..], [&startup()[..], &TERMINATE].concat());
-        let start = b"\0\0\0\x4f\0\x03\0\0user\0portreporter\0database\0portreporter\0";
+        let start = b"\0\0\0\x4b\0\x03\0\0user\0portreporter\0database\0postgres\0";
         assert!(sent[8..].starts_with(&start[..]), "{:?}", startup());
     }
 

@@ -92,11 +92,11 @@ fn ask(stream: &mut Stream<'_>, words: &[&str]) -> Result<Reply, Fault> {
 
 /// A command as an array of bulk strings.
 fn command(words: &[&str]) -> Vec<u8> {
-    let mut command = format!("*{}\r\n", words.len());
+    let mut command = format!("*{}\r\n", words.len()).into_bytes();
     for word in words {
-        command.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        command.extend(format!("${}\r\n{word}\r\n", word.len()).into_bytes());
     }
-    command.into_bytes()
+    command
 }
 
 /// Adds what stands in `INFO`: a `name:value` on each line.

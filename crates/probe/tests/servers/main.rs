@@ -18,6 +18,16 @@ mod stage;
 mod tftpd;
 mod xl2tpd;
 mod xrdp;
+mod certificate;
+mod dovecot;
+mod exim;
+mod mariadb;
+mod nginx;
+mod openssh;
+mod openssl;
+mod postgresql;
+mod redis;
+mod vsftpd;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -47,6 +57,15 @@ fn scenes() -> Vec<Scene> {
         tftpd::scenes(),
         xl2tpd::scenes(),
         xrdp::scenes(),
+        dovecot::scenes(),
+        exim::scenes(),
+        mariadb::scenes(),
+        nginx::scenes(),
+        openssh::scenes(),
+        openssl::scenes(),
+        postgresql::scenes(),
+        redis::scenes(),
+        vsftpd::scenes(),
     ];
     files.into_iter().flatten().collect()
 }

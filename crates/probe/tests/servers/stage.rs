@@ -156,6 +156,23 @@ pub(crate) fn over_tcp_of(
     Ok(question.ask_stream(&asked, &mut stream)?)
 }
 
+/// Asks over TCP, where silence or nonsense may be the answer.
+pub(crate) fn try_over_tcp(
+    question: &str,
+    address: &str,
+    wait: Duration,
+) -> Result<Result<Answer, Fault>, Failed> {
+    let address: SocketAddr = address.parse()?;
+    let question = question::find(question, event::Protocol::Tcp).ok_or("no such question")?;
+    let asked = Asked {
+        host: "localhost",
+        address,
+        community: "",
+    };
+    let mut stream = Stream::new(TcpStream::connect(address)?, wait);
+    Ok(question.ask_stream(&asked, &mut stream))
+}
+
 /// Asks over UDP.
 pub(crate) fn over_udp(question: &str, address: &str) -> Result<Answer, Failed> {
     Ok(try_over_udp(question, address, "public", WAIT)??)

@@ -16,7 +16,7 @@ use jiff::tz::Offset;
 
 use self::session::Handshake;
 use super::{Asked, Question};
-use crate::{Answer, Fault, Stream};
+use crate::{Answer, Fault, Stream, Value};
 
 /// Asks a service that is TLS from the first byte.
 #[derive(Debug)]
@@ -132,6 +132,10 @@ impl Question for Tls {
                 Err(fault) => answer.broke_off(&fault),
             }
         })?;
+        if let Some(error) = error_of(&answer).cloned() {
+            // Here it is the reply of the service itself.
+            answer.add("error", error);
+        }
         if answer.summary.is_empty() {
             answer.summary = outside;
         } else {
@@ -192,21 +196,19 @@ fn change_over(
     Ok(summary)
 }
 
+/// Why there is no session, if there is none.
+fn error_of(answer: &Answer) -> Option<&Value> {
+    let Some(Value::Facts(facts)) = answer.get("tls") else {
+        return None;
+    };
+    let error = facts.iter().find(|fact| fact.name == "error")?;
+    Some(&error.value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Script, trial};
     use super::*;
-    use crate::Value;
-
-    fn error_of(answer: &Answer) -> Option<&Value> {
-        match answer.get("tls") {
-            Some(Value::Facts(facts)) => facts
-                .iter()
-                .find(|fact| fact.name == "error")
-                .map(|fact| &fact.value),
-            _ => None,
-        }
-    }
 
     #[test]
     fn an_alert_is_an_answer() {
@@ -215,6 +217,7 @@ mod tests {
         let answer = trial::stream(&HTTPS, script.clone()).unwrap();
         let error = "the alert handshake_failure (40)";
         assert_eq!(error_of(&answer), Some(&error.into()));
+        assert_eq!(answer.get("error"), Some(&error.into()));
         assert_eq!(answer.summary, "TLS: the alert handshake_failure (40)");
         let sent = script.sent();
         // A ClientHello with the name of the host and of the protocol inside.

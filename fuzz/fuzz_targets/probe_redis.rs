@@ -1,0 +1,8 @@
+//! A Redis server's replies.
+#![no_main]
+
+mod pieces;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    pieces::ask("redis", bytes, |script| script);
+});

@@ -212,11 +212,18 @@ fn body(head: &Head, stream: &mut Stream<'_>) -> Vec<u8> {
     let length = length.unwrap_or(usize::MAX).min(BODY);
     let mut body = vec![0; BODY];
     let mut end = 0;
-    while end < length && !ends(&body[..end]) {
+    while end < length {
         match stream.read_within(&mut body[end..length], PAUSE) {
             // A title that has come is one, whatever becomes of the rest.
             Ok(0) | Err(_) => break,
-            Ok(more) => end += more,
+            Ok(more) => {
+                // An end may have come in two pieces, and is looked for once.
+                let new = end.saturating_sub(8);
+                end += more;
+                if ends(&body[new..end]) {
+                    break;
+                }
+            }
         }
     }
     body.truncate(end);

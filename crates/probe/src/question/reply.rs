@@ -15,6 +15,9 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// How many bytes a line may have; RFC 5321 allows 512.
+    const LINE: usize = 4096;
+
     /// How many bytes a reply may have; honest ones stay far below.
     pub(super) const LIMIT: usize = 64 << 10;
 
@@ -27,7 +30,7 @@ impl Reply {
     /// Reads a reply. The lines between the first and the last one need no
     /// code, as FTP allows it.
     pub(super) fn read(stream: &mut Stream<'_>) -> Result<Self, Fault> {
-        let first = stream.line(Self::LIMIT)?;
+        let first = stream.line(Self::LINE)?;
         let (code, mut ends) = head(&first).ok_or(Fault::Malformed {
             what: "a line without a reply code",
             at: 0,
@@ -35,7 +38,7 @@ impl Reply {
         let mut size = first.len();
         let mut lines = vec![first];
         while !ends {
-            let line = stream.line(Self::LIMIT)?;
+            let line = stream.line(Self::LINE)?;
             size += line.len() + 1;
             if size > Self::LIMIT {
                 return Err(Fault::Long(Self::LIMIT));

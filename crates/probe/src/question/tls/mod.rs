@@ -246,6 +246,7 @@ mod tests {
 
     #[test]
     fn careless_and_hostile_replies_come_to_an_end() {
+        // What OpenSSL 3.0 sends up to ServerHelloDone, in version 1.2.
         let good = include_bytes!("../../../tests/data/tls12-server-flight.bin");
         let answer = trial::stream(&TLS, Script::of(&[good]));
         // It cannot go on: the flight was meant for somebody else.
@@ -254,7 +255,7 @@ mod tests {
             let reply = [&reply, &good[200..]].concat();
             let _ = trial::stream(&TLS, Script::of(&[&reply]));
         }
-        for piece in trial::cut(good) {
+        for piece in trial::cut(good).step_by(7) {
             assert!(trial::stream(&TLS, Script::of(&[piece])).is_err());
         }
     }

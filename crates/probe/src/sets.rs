@@ -1,11 +1,11 @@
 //! Service sets: the ports that one service as a whole needs, and one verdict.
 //!
-//! PortQueryUI asked a list of ports for "Domains and Trusts" and left it to
+//! `PortQueryUI` asked a list of ports for "Domains and Trusts" and left it to
 //! the reader to find out whether that means that a trust can work. Here each
 //! set says which of its ports are needed and which belong to it only
 //! sometimes, so that [`ServiceSet::judge`] can give the answer.
 //!
-//! The eight sets are those of PortQueryUI. The ports of the first are its own;
+//! The eight sets are those of `PortQueryUI`. The ports of the first are its own;
 //! for the others only the names are documented, and the ports are the ones on
 //! which these services listen. More come from a TOML file:
 //!
@@ -23,7 +23,7 @@ use serde::Deserialize;
 
 use crate::{BadPorts, Port, Ports, Services, Status};
 
-/// Name, title, needed ports and optional ports of the sets of PortQueryUI.
+/// Name, title, needed ports and optional ports of the sets of `PortQueryUI`.
 const KNOWN: &[(&str, &str, &str, &str)] = &[
     (
         "domains-and-trusts",
@@ -116,7 +116,7 @@ pub struct SetVerdict {
 }
 
 impl ServiceSets {
-    /// Those of PortQueryUI.
+    /// Those of `PortQueryUI`.
     pub fn known() -> Self {
         let set = |&(name, title, needed, optional): &(&str, &str, &str, &str)| {
             let ports = |text| Ports::parse(text, &[Protocol::Tcp], &Services::default());

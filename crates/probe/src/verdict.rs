@@ -83,6 +83,19 @@ pub enum Refusal {
     PacketFilter,
 }
 
+impl Verdict {
+    /// What is known before there is an answer to the question `asked`.
+    pub(crate) fn without_answer(&self, asked: &'static str) -> Self {
+        Self {
+            service: self.service.clone(),
+            reason: self.reason.clone(),
+            asked: Some(asked),
+            answer: None,
+            ..*self
+        }
+    }
+}
+
 impl Reason {
     /// What an error of a socket says about the port, if it does.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {

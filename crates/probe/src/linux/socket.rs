@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use event::Protocol;
 use rustix::io::Errno;
@@ -92,6 +93,13 @@ impl ProbeSocket {
         let own = getsockname(&self.0).ok().and_then(address);
         let peer = getpeername(&self.0).ok().flatten().and_then(address);
         own.is_some() && own == peer
+    }
+
+    /// Has the connection reset when it is closed, which leaves no `TIME_WAIT`
+    /// behind.
+    pub(crate) fn reset_at_close(&self) {
+        // Where that is refused it is closed as usual.
+        let _ = sockopt::set_socket_linger(&self.0, Some(Duration::ZERO));
     }
 
     /// Sends a datagram.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use event::Protocol;
 
+use super::doubt::Doubts;
 use super::interview::{Interview, Interviewers, Line};
 use super::order::Order;
 use super::pace::Pace;
@@ -20,12 +21,16 @@ use crate::{Host, Port, Services, Status, Verdict};
 
 /// How many ports are asked between two looks at those under way.
 const BURST: usize = 64;
+/// What of a rate may be caught up with in one go.
+const CATCH_UP: Duration = Duration::from_millis(20);
 /// How often the threads with questions, and `stop`, are looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// How long free source ports are waited for: TIME_WAIT lasts a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How often one port is asked again because the socket met itself.
 const OWN_PEERS: u32 = 16;
+/// How long nothing is begun after a want of descriptors or ports.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A port that is being asked.
 struct Flight {
@@ -67,7 +72,8 @@ pub(super) struct Engine<'a> {
     /// When which slot's try is over.
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     interviewers: Interviewers,
-    /// The earliest time of the next try, where there is a rate.
+    doubts: Doubts,
+    /// The earliest time of the next try: there is a rate, or a want of something.
     not_before: Instant,
     /// Since when not a single socket could be opened.
     stuck: Option<Instant>,
@@ -89,11 +95,6 @@ impl<'a> Engine<'a> {
         stop: &'a AtomicBool,
         verdict: &'a mut dyn FnMut(Verdict),
     ) -> Result<Self, ScanError> {
-        let room = if settings.source_port.is_some() {
-            1
-        } else {
-            settings.concurrency.clamp(1, system::sockets_at_once())
-        };
         let order = if settings.shuffle {
             Order::shuffled(targets.count())
         } else {
@@ -109,7 +110,7 @@ impl<'a> Engine<'a> {
             order,
             next: 0,
             put_back: Vec::new(),
-            room,
+            room: room(settings),
             pace: Pace::default(),
             poller: Poller::new().map_err(ScanError::Descriptors)?,
             slots: Vec::new(),
@@ -118,6 +119,7 @@ impl<'a> Engine<'a> {
             flights: 0,
             deadlines: BinaryHeap::new(),
             interviewers: Interviewers::new(),
+            doubts: Doubts::default(),
             not_before: Instant::now(),
             stuck: None,
         })
@@ -127,16 +129,16 @@ impl<'a> Engine<'a> {
         while !self.stop.load(Ordering::Relaxed) {
             self.launch()?;
             while let Some(verdict) = self.interviewers.done() {
-                (self.verdict)(verdict);
+                self.tell(verdict);
             }
             if self.flying == 0 {
                 if self.interviewers.open > 0 {
                     if let Some(verdict) = self.interviewers.wait(TICK) {
-                        (self.verdict)(verdict);
+                        self.tell(verdict);
                     }
                 } else if !self.has_more() {
-                    return Ok(());
-                } else if self.room > 0 {
+                    break;
+                } else {
                     self.rest()?;
                 }
                 continue;
@@ -147,7 +149,17 @@ impl<'a> Engine<'a> {
             }
             self.expire()?;
         }
-        Ok(())
+        for verdict in self.interviewers.unfinished() {
+            (self.verdict)(verdict);
+        }
+        let settled = self.doubts.settle(self.settings, self.stop, self.verdict);
+        settled.map_err(ScanError::Descriptors)
+    }
+
+    fn tell(&mut self, verdict: Verdict) {
+        if let Some(verdict) = self.doubts.sift(verdict) {
+            (self.verdict)(verdict);
+        }
     }
 
     fn has_more(&self) -> bool {
@@ -165,7 +177,7 @@ impl<'a> Engine<'a> {
     /// until all others have been asked.
     fn launch(&mut self) -> Result<(), ScanError> {
         for _ in 0..self.vacant().min(BURST) {
-            if self.settings.rate.is_some() && Instant::now() < self.not_before {
+            if Instant::now() < self.not_before {
                 return Ok(());
             }
             let Some(task) = self.take() else {
@@ -205,6 +217,7 @@ impl<'a> Engine<'a> {
     fn hold_back(&mut self, error: io::Error) -> Result<(), ScanError> {
         let open = self.flying + self.interviewers.open;
         let no_ports = error.kind() == io::ErrorKind::AddrNotAvailable;
+        self.not_before = self.not_before.max(Instant::now() + PAUSE);
         if open > 0 {
             if !no_ports {
                 self.room = open;
@@ -222,12 +235,7 @@ impl<'a> Engine<'a> {
     /// Nothing is under way: waits for the rate, or for free ports.
     fn rest(&mut self) -> Result<(), ScanError> {
         let pause = self.not_before.saturating_duration_since(Instant::now());
-        let pause = if self.stuck.is_some() {
-            TICK
-        } else {
-            pause.min(TICK)
-        };
-        self.wait(pause).map(drop)
+        self.wait(pause.min(TICK)).map(drop)
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<Vec<u64>, ScanError> {
@@ -250,17 +258,20 @@ impl<'a> Engine<'a> {
         for _ in 0..OWN_PEERS {
             if let Some(rate) = self.settings.rate {
                 let step = Duration::from_secs(1) / rate.max(1);
-                self.not_before = self.not_before.max(Instant::now()) + step;
+                // What was missed because the thread slept is caught up with.
+                let latest = Instant::now().checked_sub(CATCH_UP);
+                self.not_before =
+                    latest.map_or(self.not_before, |latest| self.not_before.max(latest)) + step;
             }
             let sent = Instant::now();
             let begun = self
                 .open(address, task.port)
                 .map_err(|error| self.hindrance(address, error))?;
             match begun {
+                Begun::Connected(socket) if socket.is_own_peer() => {}
                 Begun::Connected(socket) if task.port.protocol == Protocol::Udp => {
                     return self.begin_datagrams(task, socket);
                 }
-                Begun::Connected(socket) if socket.is_own_peer() => {}
                 Begun::Connected(socket) => {
                     return self
                         .connected(task, socket, tried, sent)
@@ -539,9 +550,15 @@ impl<'a> Engine<'a> {
         self.pace.learn(address.ip(), took);
         let verdict = self.draft(task, Reason::SynAck, tried + 1, Some(took));
         let Some(question) = self.settings.question(self.services, task.port) else {
+            // Nobody has to remember this connection.
+            socket.reset_at_close();
             (self.verdict)(verdict);
             return Ok(());
         };
+        if self.settings.source_port.is_some() {
+            // In TIME_WAIT, the port could not be used to ask this one again.
+            socket.reset_at_close();
+        }
         let system = |source| ScanError::System { address, source };
         let interview = Interview {
             host: self.host(task).name.clone(),
@@ -562,7 +579,7 @@ impl<'a> Engine<'a> {
             self.pace.learn(self.address(task).ip(), took);
         }
         let verdict = self.draft(task, reason, attempts, took);
-        (self.verdict)(verdict);
+        self.tell(verdict);
     }
 
     fn draft(
@@ -589,6 +606,14 @@ impl<'a> Engine<'a> {
             ephemeral: false,
         }
     }
+}
+
+/// How many sockets may be open at once. From one port only one can.
+pub(super) fn room(settings: &Settings) -> usize {
+    if settings.source_port.is_some() {
+        return 1;
+    }
+    settings.concurrency.clamp(1, system::sockets_at_once())
 }
 
 /// What the socket's error, or the ICMP message behind it, says.

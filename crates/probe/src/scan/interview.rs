@@ -1,5 +1,6 @@
 //! Puts questions to ports that (may) listen, on threads that may wait.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -7,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use event::Protocol;
+
 use crate::question::{Asked, Question};
 use crate::verdict::Reason;
 use crate::{Answer, Datagrams, Fault, Status, Stream, Unconnected, Verdict, system};
 
 /// How many conversations are held at once.
-pub(super) const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 256;
 
 /// A port and the question for it.
 pub(super) struct Interview {
@@ -41,6 +44,8 @@ pub(super) struct Interviewers {
     threads: usize,
     /// Handed out and not yet taken back.
     pub(super) open: usize,
+    /// What is known of the ports that are being asked.
+    pending: HashMap<(SocketAddr, Protocol), Verdict>,
 }
 
 impl Interviewers {
@@ -54,6 +59,7 @@ impl Interviewers {
             report,
             threads: 0,
             open: 0,
+            pending: HashMap::new(),
         }
     }
 
@@ -81,6 +87,8 @@ impl Interviewers {
             }
         }
         self.open += 1;
+        let known = interview.verdict.without_answer(interview.question.name());
+        self.pending.insert((known.address, known.protocol), known);
         // The receiver lives as long as `self`.
         let _ = self.jobs.send(interview);
         Ok(())
@@ -89,15 +97,28 @@ impl Interviewers {
     /// A verdict that has been completed.
     pub(super) fn done(&mut self) -> Option<Verdict> {
         let verdict = self.done.try_recv().ok()?;
-        self.open -= 1;
-        Some(verdict)
+        Some(self.taken(verdict))
     }
 
     /// The same, waited for.
     pub(super) fn wait(&mut self, timeout: Duration) -> Option<Verdict> {
         let verdict = self.done.recv_timeout(timeout).ok()?;
+        Some(self.taken(verdict))
+    }
+
+    /// What is known although the question has not come to its end: a TCP port
+    /// listens, whatever is said there.
+    pub(super) fn unfinished(&mut self) -> Vec<Verdict> {
+        let pending = self.pending.drain().map(|(_, verdict)| verdict);
+        pending
+            .filter(|verdict| verdict.status == Status::Listening)
+            .collect()
+    }
+
+    fn taken(&mut self, verdict: Verdict) -> Verdict {
         self.open -= 1;
-        Some(verdict)
+        self.pending.remove(&(verdict.address, verdict.protocol));
+        verdict
     }
 }
 

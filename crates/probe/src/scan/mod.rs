@@ -11,6 +11,7 @@
 //! is never a verdict about a port: it is waited out, or the scan ends with a
 //! [`ScanError`].
 
+mod doubt;
 mod engine;
 mod interview;
 mod order;

@@ -1,6 +1,8 @@
 //! What the heads of the log files say about the machine.
 
+use std::ffi::OsString;
 use std::fs;
+use std::path::Path;
 
 use event::text;
 
@@ -23,6 +25,16 @@ pub(crate) fn system() -> String {
         Some(distribution) => format!("{distribution}, {kernel}"),
         None => kernel,
     }
+}
+
+/// A command as it was typed: of the program's path only the name.
+pub(crate) fn command(words: &[OsString]) -> String {
+    let program = words.first().map(|program| {
+        let name = Path::new(program).file_name();
+        name.unwrap_or(program).as_encoded_bytes()
+    });
+    let rest = words.iter().skip(1).map(|word| word.as_encoded_bytes());
+    text::join_arguments(program.into_iter().chain(rest))
 }
 
 /// The kernel's number for this boot.
@@ -55,6 +67,13 @@ fn pretty_name(file: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_told_by_name() {
+        let words = ["/usr/bin/portqry", "-n", "a b"].map(OsString::from);
+        assert_eq!(command(&words), "portqry -n 'a b'");
+        assert_eq!(command(&[]), "");
+    }
 
     #[test]
     fn the_distribution_is_named_without_quotes() {

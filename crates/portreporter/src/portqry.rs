@@ -32,8 +32,8 @@ pub(crate) use self::arguments::ArgumentError;
 use self::arguments::{Job, LogFile};
 use self::query::Desk;
 use self::watch::Classic;
-use crate::exit;
 use crate::tee::Tee;
+use crate::{exit, host};
 
 /// The name under which the original's command line is taken.
 pub(crate) const NAME: &str = "portqry";
@@ -46,10 +46,7 @@ pub(crate) fn is_meant(arguments: &[OsString]) -> bool {
 /// Does what the command line says. `program` is how the user called it.
 pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let job = arguments::parse(arguments)?;
-    let command = || {
-        let words = program.iter().chain(arguments);
-        event::text::join_arguments(words.map(|word| word.as_encoded_bytes()))
-    };
+    let command = || host::command(&[program, arguments].concat());
     let code = match job {
         Job::Help => {
             let mut out = Tee::screen();

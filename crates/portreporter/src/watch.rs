@@ -74,12 +74,8 @@ pub(crate) fn run(args: WatchArgs) -> anyhow::Result<ExitCode> {
         if args.json {
             tee.copy_to(&path, args.overwrite)?;
         } else {
-            let command = event::text::join_arguments(
-                std::env::args_os()
-                    .collect::<Vec<_>>()
-                    .iter()
-                    .map(|argument| argument.as_encoded_bytes()),
-            );
+            let words: Vec<_> = std::env::args_os().collect();
+            let command = host::command(&words);
             tee.log_to(&path, args.overwrite, &command)?;
         }
     }

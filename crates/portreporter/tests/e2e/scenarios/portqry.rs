@@ -39,46 +39,46 @@ fn asked(line: &str, code: i32, last: &str) -> String {
 
 fn statuses() {
     in_namespace(|| {
-        serve("127.0.0.1:7001", |_| {});
-        reply("127.0.0.1:7002", |_| None);
-        reply("127.0.0.1:7003", |_| Some(b"here".to_vec()));
+        serve("127.0.0.1:61001", |_| {});
+        reply("127.0.0.1:61002", |_| None);
+        reply("127.0.0.1:61003", |_| Some(b"here".to_vec()));
         ip(&["route", "add", "blackhole", "192.0.2.0/24"]);
 
         let shown = asked(
-            "-n 127.0.0.1 -e 7001 -nr",
+            "-n 127.0.0.1 -e 61001 -nr",
             0,
-            "TCP port 7001 (unknown service): LISTENING",
+            "TCP port 61001 (unknown service): LISTENING",
         );
         let whole = "Querying target system called:\n\n 127.0.0.1\n\n\
-                     TCP port 7001 (unknown service): LISTENING\n";
+                     TCP port 61001 (unknown service): LISTENING\n";
         assert_eq!(shown, whole);
         asked(
-            "-n 127.0.0.1 -e 7009",
+            "-n 127.0.0.1 -e 61009",
             1,
-            "TCP port 7009 (unknown service): NOT LISTENING",
+            "TCP port 61009 (unknown service): NOT LISTENING",
         );
         asked(
-            "-n 127.0.0.1 -p UDP -e 7009",
+            "-n 127.0.0.1 -p UDP -e 61009",
             1,
-            "UDP port 7009 (unknown service): NOT LISTENING",
+            "UDP port 61009 (unknown service): NOT LISTENING",
         );
         asked(
-            "-n 127.0.0.1 -p udp -e 7002",
+            "-n 127.0.0.1 -p udp -e 61002",
             2,
-            "UDP port 7002 (unknown service): LISTENING or FILTERED",
+            "UDP port 61002 (unknown service): LISTENING or FILTERED",
         );
         asked(
-            "-n 127.0.0.1 -p udp -e 7003",
+            "-n 127.0.0.1 -p udp -e 61003",
             0,
-            "UDP port 7003 (unknown service): LISTENING",
+            "UDP port 61003 (unknown service): LISTENING",
         );
         asked(
-            "-n 192.0.2.1 -nr -e 7001",
+            "-n 192.0.2.1 -nr -e 61001",
             2,
-            "TCP port 7001 (unknown service): FILTERED",
+            "TCP port 61001 (unknown service): FILTERED",
         );
         // The same through `query`, with the options of the first version.
-        let line = ["query", "/n", "127.0.0.1", "/e", "7001", "/p", "tcp"];
+        let line = ["query", "/n", "127.0.0.1", "/e", "61001", "/p", "tcp"];
         let ended = run(Command::new(portreporter()).args(line), "");
         assert_eq!(ended.code, 0, "{ended:#?}");
         assert!(ended.out.ends_with("): LISTENING\n"), "{ended:#?}");
@@ -98,12 +98,12 @@ fi
 
 fn batch_script() {
     in_namespace(|| {
-        serve("127.0.0.1:7001", |_| {});
-        reply("127.0.0.1:7002", |_| None);
+        serve("127.0.0.1:61001", |_| {});
+        reply("127.0.0.1:61002", |_| None);
         for (protocol, port, wanted) in [
-            ("tcp", "7001", "open\n"),
-            ("tcp", "7009", "closed\n"),
-            ("udp", "7002", "filtered\n"),
+            ("tcp", "61001", "open\n"),
+            ("tcp", "61009", "closed\n"),
+            ("udp", "61002", "filtered\n"),
         ] {
             let mut script = Command::new("sh");
             let script = script.args(["-c", SCRIPT, "batch"]).arg(portqry());
@@ -116,9 +116,9 @@ fn batch_script() {
 
 fn list_and_range() {
     in_namespace(|| {
-        serve("127.0.0.1:7001", |_| {});
-        serve("127.0.0.1:7003", |_| {});
-        let ended = query("-n 127.0.0.1 -nr -o 7003,7001,7002 -p both");
+        serve("127.0.0.1:61001", |_| {});
+        serve("127.0.0.1:61003", |_| {});
+        let ended = query("-n 127.0.0.1 -nr -o 61003,61001,61002 -p both");
         assert_eq!(ended.code, 1, "the worst counts: {ended:#?}");
         let ports: Vec<&str> = ended
             .out
@@ -126,20 +126,20 @@ fn list_and_range() {
             .filter(|line| line.contains(" port "))
             .collect();
         let wanted = [
-            "TCP port 7003 (unknown service): LISTENING",
-            "UDP port 7003 (unknown service): NOT LISTENING",
-            "TCP port 7001 (unknown service): LISTENING",
-            "UDP port 7001 (unknown service): NOT LISTENING",
-            "TCP port 7002 (unknown service): NOT LISTENING",
-            "UDP port 7002 (unknown service): NOT LISTENING",
+            "TCP port 61003 (unknown service): LISTENING",
+            "UDP port 61003 (unknown service): NOT LISTENING",
+            "TCP port 61001 (unknown service): LISTENING",
+            "UDP port 61001 (unknown service): NOT LISTENING",
+            "TCP port 61002 (unknown service): NOT LISTENING",
+            "UDP port 61002 (unknown service): NOT LISTENING",
         ];
         assert_eq!(ports, wanted);
-        let ended = query("-n 127.0.0.1 -nr -r 6900:7100");
+        let ended = query("-n 127.0.0.1 -nr -r 60900:61100");
         let ports = ended.out.lines().filter(|line| line.starts_with("TCP"));
         let numbers: Vec<u16> = ports
             .filter_map(|line| line.split(' ').nth(2)?.parse().ok())
             .collect();
-        assert_eq!(numbers, (6900..=7100).collect::<Vec<u16>>());
+        assert_eq!(numbers, (60900..=61100).collect::<Vec<u16>>());
         assert_eq!(ended.out.matches("): LISTENING").count(), 2);
     });
 }
@@ -187,24 +187,24 @@ fn services_file() {
     in_namespace(|| {
         let home = open_directory();
         let services = home.path().join("services");
-        std::fs::write(&services, "pop3 7110/tcp # elsewhere\n").expect("a file");
-        serve("127.0.0.1:7110", |mut stream| {
+        std::fs::write(&services, "pop3 61110/tcp # elsewhere\n").expect("a file");
+        serve("127.0.0.1:61110", |mut stream| {
             let _ = stream.write_all(b"+OK ready\r\n");
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
         });
         let mut command = Command::new(portqry());
-        let command = command.args(["-n", "127.0.0.1", "-nr", "-e", "7110", "--services"]);
+        let command = command.args(["-n", "127.0.0.1", "-nr", "-e", "61110", "--services"]);
         let ended = run(command.arg(&services), "");
         let shown =
-            "TCP port 7110 (pop3 service): LISTENING\n\nData returned from port:\n+OK ready\n";
+            "TCP port 61110 (pop3 service): LISTENING\n\nData returned from port:\n+OK ready\n";
         assert!(ended.out.ends_with(shown), "{ended:#?}");
     });
 }
 
 fn source_port() {
     in_namespace(|| {
-        serve("127.0.0.1:7001", |_| {});
-        let ended = query("-n 127.0.0.1 -e 7001 -nr -sp 7001");
+        serve("127.0.0.1:61001", |_| {});
+        let ended = query("-n 127.0.0.1 -e 61001 -nr -sp 61001");
         assert_eq!(ended.code, 69, "{ended:#?}");
         let said = "Cannot use specified source port.\nPort is already in use.\n\
                     Specify a port that is not in use and run the command again.\n";
@@ -212,17 +212,17 @@ fn source_port() {
         let (sender, receiver) = std::sync::mpsc::channel();
         let sender = std::sync::Mutex::new(sender);
         let sender = std::sync::Arc::new(sender);
-        serve("127.0.0.1:7004", move |stream| {
+        serve("127.0.0.1:61004", move |stream| {
             let from = stream.peer_addr().map(|from| from.port());
             let _ = sender.lock().expect("a lock").send(from.ok());
         });
-        let ended = query("-n 127.0.0.1 -e 7004 -nr -sp 7321 -q");
+        let ended = query("-n 127.0.0.1 -e 61004 -nr -sp 61321 -q");
         assert_eq!(ended.code, 0, "{ended:#?}");
         let from = receiver.recv_timeout(crate::harness::tail::PATIENCE);
-        assert_eq!(from, Ok(Some(7321)));
+        assert_eq!(from, Ok(Some(61321)));
         // Ports below 1024 need a privilege.
         let mut command = Command::new(portqry());
-        let command = command.args("-n 127.0.0.1 -e 7001 -nr -sp 53 -q".split(' '));
+        let command = command.args("-n 127.0.0.1 -e 61001 -nr -sp 53 -q".split(' '));
         let ended = run(command.uid(65_534).gid(65_534), "");
         assert_eq!(ended.code, 77, "{ended:#?}");
         assert!(
@@ -236,14 +236,14 @@ fn log_file() {
     in_namespace(|| {
         let home = open_directory();
         let log = home.path().join("pq.txt");
-        let line = format!("-n 127.0.0.1 -e 7009 -nr -l {}", log.display());
+        let line = format!("-n 127.0.0.1 -e 61009 -nr -l {}", log.display());
         let read = || std::fs::read_to_string(&log).expect("a log");
         let ended = query(&line);
         assert_eq!(ended.code, 1, "{ended:#?}");
         let first = read();
         assert!(first.starts_with("PortQry Version 2.0 Log File\n\nSystem Date: "));
         assert!(
-            first.contains("\n\nCommand run:\n portqry -n 127.0.0.1 -e 7009 -nr -l "),
+            first.contains("\n\nCommand run:\n portqry -n 127.0.0.1 -e 61009 -nr -l "),
             "{first}"
         );
         let end = format!("\n\n{}\n\n========= end of log file =========\n", ended.out);
@@ -266,16 +266,16 @@ fn log_file() {
         for overwrite in ["-y", "-q"] {
             std::fs::write(&log, "older").expect("a file");
             assert_eq!(query(&format!("{line} {overwrite}")).code, 1);
-            assert!(read().contains("TCP port 7009 (unknown service): NOT LISTENING\n"));
+            assert!(read().contains("TCP port 61009 (unknown service): NOT LISTENING\n"));
         }
-        let ended = query("-n 127.0.0.1 -e 7009 -l /nonexistent/log");
+        let ended = query("-n 127.0.0.1 -e 61009 -l /nonexistent/log");
         assert_eq!(ended.code, 73, "{ended:#?}");
     });
 }
 
 fn full_disk() {
     in_namespace(|| {
-        let ended = query("-n 127.0.0.1 -e 7009 -nr -l /dev/full -y");
+        let ended = query("-n 127.0.0.1 -e 61009 -nr -l /dev/full -y");
         assert_eq!(ended.code, 74, "{ended:#?}");
         assert!(ended.out.ends_with("NOT LISTENING\n"), "{ended:#?}");
         let said = "portqry: cannot write the log file /dev/full: No space left on device";
@@ -334,7 +334,7 @@ fn interactive() {
         let home = open_directory();
         let log = home.path().join("log");
         let typed =
-            "q ftp\n\nset port=7009\nset p=both\nfoo\nnode nobody.invalid\nq\nexit\nq ftp\n";
+            "q ftp\n\nset port=61009\nset p=both\nfoo\nnode nobody.invalid\nq\nexit\nq ftp\n";
         let mut command = Command::new(portqry());
         let ended = run(command.args(["-i", "-nr", "-l"]).arg(&log), typed);
         assert_eq!(ended.code, 0, "{ended:#?}");
@@ -346,7 +346,7 @@ fn interactive() {
             "resolving service name using local services file...\n\
              TCP port resolved to the 'ftp' service\n\nTCP port 21 (ftp service): LISTENING\n\n\
              Data returned from port:\n220 files\n",
-            "   end port= 7009\n   protocol= BOTH\n",
+            "   end port= 61009\n   protocol= BOTH\n",
             "'foo' is not a command; type 'help' for a list\n",
             "Default Node: nobody.invalid\n",
             "Failed to resolve name to IP address\n",
@@ -364,11 +364,11 @@ fn interactive() {
 
 fn local() {
     in_namespace(|| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:7005").expect("the port is free");
+        let listener = std::net::TcpListener::bind("127.0.0.1:61005").expect("the port is free");
         let ended = query("-local -v");
         assert_eq!(ended.code, 0, "{ended:#?}");
         let pid = std::process::id();
-        let row = format!("{pid}\tTCP 7005  \t127.0.0.1 \tLISTENING\t 0.0.0.0:0\n");
+        let row = format!("{pid}\tTCP 61005  \t127.0.0.1 \tLISTENING\t 0.0.0.0:0\n");
         assert!(
             ended
                 .out

@@ -140,7 +140,7 @@ fn ends_with_escape() {
     terminal.press(b"x");
     terminal.press(b"\x1b");
     running.wait_for(|line| line == "escape key pressed: stopped watching PID 1");
-    let after = format!("{:?}", wait_for_end(running, terminal));
+    let after = format!("{:?}", wait_for_end(running, &terminal));
     assert_eq!(after, before, "the terminal is as it was");
     let log = std::fs::read_to_string(&log).expect("a log");
     assert!(
@@ -157,12 +157,12 @@ fn gives_back() {
         let mut running = terminal.start(Command::new(portqry()).args(["-wport", "4721"]));
         running.wait_for(|line| line == "============");
         running.signal(signal);
-        let after = format!("{:?}", wait_for_end(running, terminal));
+        let after = format!("{:?}", wait_for_end(running, &terminal));
         assert_eq!(after, before, "{signal:?}");
     }
 }
 
-fn wait_for_end(mut running: Running, terminal: Terminal) -> rustix::termios::Termios {
+fn wait_for_end(mut running: Running, terminal: &Terminal) -> rustix::termios::Termios {
     let status = running.wait();
     assert!(status.success(), "{status}");
     terminal.modes()

@@ -134,7 +134,7 @@ impl Machine {
             .collect();
         let mut covered = false;
         for (local, netns, owner) in listening {
-            let holder = owner.and_then(|pid| self.holder(pid));
+            let holder = owner.map(|pid| self.holder(pid));
             let here = netns.is_none() || self.netns.is_none() || netns == self.netns;
             findings.push(if !here {
                 Finding::OtherNamespace(local, holder)
@@ -205,9 +205,9 @@ impl Machine {
         }
     }
 
-    fn holder(&mut self, pid: u32) -> Option<Holder> {
+    fn holder(&mut self, pid: u32) -> Holder {
         if let Some(known) = self.holders.get(&pid) {
-            return Some(known.clone());
+            return known.clone();
         }
         let key = ProcessKey {
             pid,
@@ -225,7 +225,7 @@ impl Machine {
             unit: process.and_then(|process| Some(process.service?.name)),
         };
         self.holders.insert(pid, holder.clone());
-        Some(holder)
+        holder
     }
 }
 

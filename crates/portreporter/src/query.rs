@@ -43,6 +43,10 @@ use crate::local::Here;
 /// service's name, or the name of a set. HOST is a name (all its addresses are
 /// asked), an address ([::1], fe80::1%eth0) or a range (10.0.0.0/24).
 #[derive(Clone, Debug, clap::Args)]
+#[expect(
+    clippy::doc_markdown,
+    reason = "the comment is the help, which people read as it stands"
+)]
 #[command(after_help = "\
 Examples:
   portreporter query example.com:443          what answers there
@@ -202,9 +206,10 @@ pub(crate) fn run(args: &QueryArgs) -> anyhow::Result<ExitCode> {
         let mut tell = |verdict: Verdict| {
             progress.count(&verdict);
             if args.json && written.is_ok() {
-                let findings = match results.shows(&verdict) {
-                    true => here.explain(&verdict),
-                    false => Vec::new(),
+                let findings = if results.shows(&verdict) {
+                    here.explain(&verdict)
+                } else {
+                    Vec::new()
                 };
                 written = json::write(&mut io::stdout().lock(), group, &verdict, &findings);
                 if written.is_err() {

@@ -18,7 +18,10 @@ fn a_name_means_one_question() {
                 let other = meant.insert(*name, question.name());
                 assert_eq!(other, None, "{name} over {protocol:?}");
                 let found = question::find(&name.to_ascii_uppercase(), protocol);
-                assert_eq!(found.map(|found| found.name()), Some(question.name()));
+                assert_eq!(
+                    found.map(probe::question::Question::name),
+                    Some(question.name())
+                );
             }
         }
     }

@@ -47,7 +47,7 @@ struct Message {
 
 /// A set on one address.
 #[derive(Serialize)]
-struct Set<'a> {
+struct Judgement<'a> {
     set: &'a str,
     host: &'a str,
     address: String,
@@ -78,7 +78,7 @@ pub(super) fn write(
 pub(super) fn write_sets(out: &mut impl Write, results: &Results<'_>) -> io::Result<()> {
     for judged in results.judged() {
         let missing = judged.verdict.missing.iter();
-        let set = Set {
+        let set = Judgement {
             set: &judged.set.name,
             host: judged.host,
             address: address(judged.address),

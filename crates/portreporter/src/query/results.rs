@@ -294,6 +294,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_code_is_the_best_or_the_worst() {
+        use Status::{Filtered, Listening, ListeningOrFiltered, NotListening};
+
         let plan = plan(None);
         let code = |statuses: &[Status], all| {
             let mut results = Results::new(&plan, false);
@@ -302,7 +304,6 @@ pub(super) mod tests {
             }
             results.code(all, true)
         };
-        use Status::{Filtered, Listening, ListeningOrFiltered, NotListening};
         assert_eq!(code(&[NotListening, Listening, Filtered], false), 0);
         assert_eq!(code(&[NotListening, Listening, Filtered], true), 1);
         assert_eq!(code(&[NotListening, ListeningOrFiltered], false), 2);

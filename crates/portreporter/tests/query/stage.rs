@@ -126,8 +126,8 @@ pub(crate) fn words(verdicts: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Another network namespace behind a cable: we are 10.0.0.1 and fd00::1, it is
-/// 10.0.0.2 and fd00::2.
+/// Another network namespace behind a cable: we are 10.0.0.1 and `fd00::1`, it is
+/// 10.0.0.2 and `fd00::2`.
 pub(crate) struct Neighbour(Child);
 
 impl Neighbour {

@@ -2,6 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::thread;
 
 use serde_json::Value;
@@ -117,8 +119,6 @@ fn source_port() {
     );
 
     // As somebody else, with a copy of the program that everybody may execute.
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::os::unix::process::CommandExt as _;
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("portreporter");
     let program = env!("CARGO_BIN_EXE_portreporter");

@@ -4,30 +4,30 @@
 //! A server that is not installed makes its tests ignored, and says which
 //! package brings it. One file for each server or family of servers.
 
-mod krb5;
-mod samba;
-mod slapd;
-mod snmpd;
 mod bind;
-mod freeradius;
-mod kamailio;
-mod libreswan;
-mod ntpsec;
-mod sql_server;
-mod stage;
-mod tftpd;
-mod xl2tpd;
-mod xrdp;
 mod certificate;
 mod dovecot;
 mod exim;
+mod freeradius;
+mod kamailio;
+mod krb5;
+mod libreswan;
 mod mariadb;
 mod nginx;
+mod ntpsec;
 mod openssh;
 mod openssl;
 mod postgresql;
 mod redis;
+mod samba;
+mod slapd;
+mod snmpd;
+mod sql_server;
+mod stage;
+mod tftpd;
 mod vsftpd;
+mod xl2tpd;
+mod xrdp;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -42,32 +42,33 @@ struct Scene {
 
 /// All scenes; one line for each file.
 fn scenes() -> Vec<Scene> {
-    let files = [
-        krb5::scenes(),
-        samba::scenes(),
-        slapd::scenes(),
-        snmpd::scenes(),
-    let files: [Vec<Scene>; 9] = [
+    [
         bind::scenes(),
-        freeradius::scenes(),
-        kamailio::scenes(),
-        libreswan::scenes(),
-        ntpsec::scenes(),
-        sql_server::scenes(),
-        tftpd::scenes(),
-        xl2tpd::scenes(),
-        xrdp::scenes(),
         dovecot::scenes(),
         exim::scenes(),
+        freeradius::scenes(),
+        kamailio::scenes(),
+        krb5::scenes(),
+        libreswan::scenes(),
         mariadb::scenes(),
         nginx::scenes(),
+        ntpsec::scenes(),
         openssh::scenes(),
         openssl::scenes(),
         postgresql::scenes(),
         redis::scenes(),
+        samba::scenes(),
+        slapd::scenes(),
+        snmpd::scenes(),
+        sql_server::scenes(),
+        tftpd::scenes(),
         vsftpd::scenes(),
-    ];
-    files.into_iter().flatten().collect()
+        xl2tpd::scenes(),
+        xrdp::scenes(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() {

@@ -5,6 +5,8 @@
 //! here. A rule with a condition of the last kind may act, so what is found
 //! after it is uncertain.
 
+use std::cmp::Ordering;
+
 use super::headers::{Headers, number_of};
 use super::registers::{Registers, in_words};
 use super::rule::{Expression, Rule, Verdict};
@@ -321,27 +323,7 @@ impl<'a> Walk<'a> {
                 from,
                 operator,
                 value,
-            } => {
-                let sign = match operator {
-                    0 => "",
-                    1 => "!= ",
-                    2 => "< ",
-                    3 => "<= ",
-                    4 => "> ",
-                    5 => ">= ",
-                    _ => return Truth::Unclear,
-                };
-                reading.say(registers, *from, sign, &[value]);
-                let known = registers.get(*from, value.len());
-                return Truth::of(known.map(|known| match operator {
-                    0 => known == *value,
-                    1 => known != *value,
-                    2 => known < *value,
-                    3 => known <= *value,
-                    4 => known > *value,
-                    _ => known >= *value,
-                }));
-            }
+            } => return compare(*from, *operator, value, registers, reading),
             Expression::Range {
                 from,
                 inverted,
@@ -466,6 +448,28 @@ impl<'a> Walk<'a> {
         };
         (label.to_owned(), value)
     }
+}
+
+/// Compares what a register holds (`enum nft_cmp_ops`).
+fn compare(
+    from: usize,
+    operator: u32,
+    value: &Vec<u8>,
+    registers: &Registers,
+    reading: &mut Reading,
+) -> Truth {
+    let (sign, holds): (_, &[Ordering]) = match operator {
+        0 => ("", &[Ordering::Equal]),
+        1 => ("!= ", &[Ordering::Less, Ordering::Greater]),
+        2 => ("< ", &[Ordering::Less]),
+        3 => ("<= ", &[Ordering::Less, Ordering::Equal]),
+        4 => ("> ", &[Ordering::Greater]),
+        5 => (">= ", &[Ordering::Greater, Ordering::Equal]),
+        _ => return Truth::Unclear,
+    };
+    reading.say(registers, from, sign, &[value]);
+    let known = registers.get(from, value.len());
+    Truth::of(known.map(|known| holds.contains(&known.cmp(value))))
 }
 
 /// What a rule says and comes to.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use event::Protocol;
-use probe::question;
+use probe::question::{self, Question};
 
 #[test]
 fn a_name_means_one_question() {
@@ -18,10 +18,7 @@ fn a_name_means_one_question() {
                 let other = meant.insert(*name, question.name());
                 assert_eq!(other, None, "{name} over {protocol:?}");
                 let found = question::find(&name.to_ascii_uppercase(), protocol);
-                assert_eq!(
-                    found.map(probe::question::Question::name),
-                    Some(question.name())
-                );
+                assert_eq!(found.map(Question::name), Some(question.name()));
             }
         }
     }

@@ -88,7 +88,8 @@ fn interrupt(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 fn interrupted() {
-    filter(&["tcp dport 2000-60000 drop"]);
+    // Not what comes back to a port of ours in that range.
+    filter(&["tcp dport 2000-60000 tcp flags & (syn|ack) == syn drop"]);
     let long = [
         "127.0.0.1:1000,2000-60000",
         "--no-ask",

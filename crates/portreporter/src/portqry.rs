@@ -90,7 +90,7 @@ pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Resul
             let screen = if quiet { Tee::quiet() } else { Tee::screen() };
             let mut out = open(screen, log.as_ref(), &command())?;
             let services = services(options.services.as_deref())?;
-            let stop = stop()?;
+            let stop = stop(&[SIGINT, SIGTERM, SIGHUP])?;
             let desk = Desk {
                 services: &services,
                 stop: &stop,
@@ -104,7 +104,7 @@ pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Resul
         Job::Interactive { node, options, log } => {
             let mut out = open(Tee::screen(), log.as_ref(), &command())?;
             let services = services(options.services.as_deref())?;
-            let stop = stop()?;
+            let stop = stop(&[SIGINT])?;
             let desk = Desk {
                 services: &services,
                 stop: &stop,
@@ -139,10 +139,11 @@ fn services(path: Option<&Path>) -> anyhow::Result<Services> {
     }
 }
 
-/// Becomes true with Ctrl-C; the second time ends the program at once.
-fn stop() -> anyhow::Result<Arc<AtomicBool>> {
+/// Becomes true with one of these signals; the second time ends the program at
+/// once.
+fn stop(signals: &[i32]) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for &signal in signals {
         let code = i32::from(exit::INTERRUPTED);
         signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&stop))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))

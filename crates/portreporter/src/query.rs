@@ -55,6 +55,7 @@ Examples:
   portreporter query 10.0.0.0/24:22,80 --json
   portreporter query localhost:1-65535        everything that listens
   portreporter query db:1025 --as ldap        LDAP on another port
+  portreporter query -n db -e 1025 -p udp     as the original PortQry (portqry -?)
 
 Exit code: 0 if a port is listening, 1 if none is, 2 if it is filtered or not
 known, 99 if a name cannot be resolved. With --all, 0 only if every port is

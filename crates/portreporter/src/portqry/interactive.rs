@@ -71,9 +71,9 @@ pub(super) fn run(
             Ok(None) => {}
             Ok(Some(Command::Exit)) => break,
             Ok(Some(command)) => {
-                session.obey(out, command);
-                // A query that was stopped does not stop the next.
+                // What was stopped before does not stop this.
                 session.desk.stop.store(false, Ordering::Relaxed);
+                session.obey(out, command);
             }
             Err(error) => {
                 out.line(&error.to_string());

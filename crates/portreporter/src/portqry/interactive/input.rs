@@ -2,8 +2,10 @@
 //! else, line by line.
 
 use std::io::{self, BufRead as _, IsTerminal as _};
+use std::thread;
 
 use anyhow::Context as _;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -11,6 +13,8 @@ use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
 use rustyline::validate::Validator;
 use rustyline::{CompletionType, Config, Context, Editor, Helper};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::command;
 
@@ -37,6 +41,7 @@ impl Input {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return Ok(Self::Other(io::stdin().lock()));
         }
+        give_back_when_ended()?;
         let config = Config::builder()
             .max_history_size(REMEMBERED)
             .map(|config| config.completion_type(CompletionType::List).build())
@@ -73,6 +78,25 @@ impl Input {
             }
         }
     }
+}
+
+/// The editor gives the terminal back when a line is finished. A signal that
+/// ends the program while one is typed has to do it for it.
+fn give_back_when_ended() -> anyhow::Result<()> {
+    let before = tcgetattr(io::stdin()).context("cannot ask the terminal")?;
+    let mut signals = Signals::new([SIGTERM, SIGHUP]).context("cannot watch for signals")?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            // The terminal may be gone.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Flush, &before);
+            std::process::exit(128 + signal);
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(wait)
+        .context("cannot start a thread")?;
+    Ok(())
 }
 
 /// Completes commands, services and options with Tab.

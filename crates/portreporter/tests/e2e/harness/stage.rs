@@ -12,11 +12,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::termios::Termios;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::termios::{LocalModes, Termios};
 use rustix::thread::UnshareFlags;
 
-use super::tail::PATIENCE;
+use super::tail::{PATIENCE, wait};
 
 /// Runs a scene on a thread in a network namespace of its own whose loopback is
 /// up. Threads and children that it starts are in there, too.
@@ -168,6 +168,9 @@ impl Running {
 
     /// Waits for its end, without what it prints.
     pub(crate) fn wait(&mut self) -> ExitStatus {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let ended = pidfd_open(pid.expect("a process"), PidfdFlags::empty());
+        wait(&[ended.expect("it is a child").as_fd()], PATIENCE);
         self.child.wait().expect("a child can be waited for")
     }
 
@@ -242,6 +245,15 @@ impl Terminal {
     /// Types.
     pub(crate) fn press(&mut self, keys: &[u8]) {
         self.master.write_all(keys).expect("a terminal takes keys");
+    }
+
+    /// Waits until single keys are read from it.
+    pub(crate) fn wait_until_raw(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.modes().local_modes.contains(LocalModes::ICANON) {
+            assert!(Instant::now() < deadline, "nobody reads single keys");
+            thread::yield_now();
+        }
     }
 
     /// How it is set.

@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use crate::harness::stage::{Ended, in_namespace, ip, reply, run, serve};
+use rustix::process::Signal;
+
+use crate::harness::stage::{Ended, Running, Terminal, in_namespace, ip, reply, run, serve};
 use crate::harness::{open_directory, portqry, portreporter};
 use crate::{Case, Needs};
 
@@ -21,6 +23,8 @@ pub(super) const CASES: &[Case] = &[
     ("portqry_names", Needs::Nothing, names),
     ("portqry_usage", Needs::Nothing, usage),
     ("portqry_interactive", Needs::Root, interactive),
+    ("portqry_on_a_terminal", Needs::Root, on_a_terminal),
+    ("portqry_ends_with_ctrl_c", Needs::Root, ends_with_ctrl_c),
     ("portqry_local", Needs::Root, local),
 ];
 
@@ -357,6 +361,70 @@ fn interactive() {
         let log = std::fs::read_to_string(&log).expect("a log");
         assert!(
             log.contains("\n> q ftp\n") && log.ends_with("of log file =========\n"),
+            "{log}"
+        );
+    });
+}
+
+fn on_a_terminal() {
+    in_namespace(|| {
+        serve("127.0.0.1:21", |mut stream| {
+            let _ = stream.write_all(b"220 files\r\n");
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        });
+        let mut terminal = Terminal::new();
+        let before = format!("{:?}", terminal.modes());
+        let mut running = terminal.start(Command::new(portqry()).args(["-i", "-nr"]));
+        running.wait_for(|line| line.contains("source port= 0 (ephemeral)"));
+        terminal.wait_until_raw();
+        // Completed, then taken from what was typed before.
+        terminal.press(b"q f\t\r");
+        running.wait_for(|line| line == "220 files");
+        terminal.wait_until_raw();
+        terminal.press(b"\x1b[A\r");
+        running.wait_for(|line| line == "220 files");
+        terminal.wait_until_raw();
+        // Ctrl-C takes the line back, Ctrl-D ends.
+        terminal.press(b"nonsense\x03");
+        running.wait_for(|line| line.contains("nonsense"));
+        terminal.wait_until_raw();
+        terminal.press(b"\x04");
+        let status = running.wait();
+        assert!(status.success(), "{status}");
+        assert_eq!(format!("{:?}", terminal.modes()), before);
+
+        // Ended from elsewhere it gives the terminal back, too.
+        let terminal = Terminal::new();
+        let before = format!("{:?}", terminal.modes());
+        let mut running = terminal.start(Command::new(portqry()).arg("-i"));
+        running.wait_for(|line| line.contains("source port= 0 (ephemeral)"));
+        terminal.wait_until_raw();
+        running.signal(Signal::TERM);
+        assert_eq!(running.wait().code(), Some(143));
+        assert_eq!(format!("{:?}", terminal.modes()), before);
+    });
+}
+
+/// What is known by then is printed, and the log is whole.
+fn ends_with_ctrl_c() {
+    in_namespace(|| {
+        // Silence takes several seconds to be believed.
+        reply("127.0.0.1:61002", |_| None);
+        reply("127.0.0.1:61003", |_| None);
+        let home = open_directory();
+        let log = home.path().join("log");
+        let mut command = Command::new(portqry());
+        command.args("-n 127.0.0.1 -nr -p udp -o 61002,61003 -l".split(' '));
+        let mut running = Running::start(command.arg(&log));
+        running.wait_for(|line| line == " 127.0.0.1");
+        running.signal(Signal::INT);
+        let (status, out) = running.finish();
+        assert_eq!(status.code(), Some(130), "{out}");
+        let last = "Stopped: 2 of 2 ports were not queried to the end";
+        assert_eq!(out.lines().last(), Some(last), "{out}");
+        let log = std::fs::read_to_string(&log).expect("a log");
+        assert!(
+            log.ends_with("\n\n========= end of log file =========\n"),
             "{log}"
         );
     });

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 use probe::question::{self, Asked, Question};
-use probe::{Answer, Datagrams, Fault, Stream, Unconnected};
+use probe::{Answer, Datagrams, Fault, Port, Services, Settings, Stream, Unconnected, Verdict};
 use rustix::thread::UnshareFlags;
 
 /// How long a server may take to come up: far longer than any does, so that a
@@ -217,6 +217,17 @@ pub(crate) fn put(
         Datagrams::new(socket, wait)
     };
     Ok(question.ask_datagrams(&asked, &mut datagrams))
+}
+
+/// Has a UDP port judged the way a user's query does, with that services file.
+pub(crate) fn judge(host: &str, number: u16, services: &str) -> Result<Verdict, Failed> {
+    let host = probe::resolve(host)?.into_iter().next().ok_or("no host")?;
+    let port = Port {
+        protocol: event::Protocol::Udp,
+        number,
+    };
+    let services = Services::parse(services.as_bytes());
+    Ok(probe::ask(&host, port, &services, &Settings::default())?)
 }
 
 /// Fails with `answer` unless the fact's value, as JSON text, contains `part`.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use libtest_mimic::Failed;
+use probe::Status;
 
 use crate::Scene;
 use crate::stage::{self, Server};
@@ -18,6 +19,11 @@ pub(crate) fn scenes() -> Vec<Scene> {
             name: "tftpd_has_no_such_file",
             needs,
             play: has_no_such_file,
+        },
+        Scene {
+            name: "tftpd_is_listening",
+            needs,
+            play: is_listening,
         },
         Scene {
             name: "tftpd_has_the_file",
@@ -44,6 +50,22 @@ fn has_no_such_file() -> Result<(), Failed> {
     let answer = stage::over_udp("tftp", "127.0.0.1:69")?;
     stage::expect(&answer, "code", "1")?;
     stage::expect(&answer, "error", "File not found")
+}
+
+fn is_listening() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let _server = start(&directory)?;
+    let verdict = stage::judge("127.0.0.1", 69, "tftp 69/udp")?;
+    match (verdict.status, verdict.answer) {
+        (Status::Listening, Some(Ok(answer))) => stage::expect(&answer, "code", "1")?,
+        other => return Err(format!("an answer was expected: {other:?}").into()),
+    }
+    // The socket that hears every port still hears that there is none.
+    let verdict = stage::judge("127.0.0.1", 70, "tftp 70/udp")?;
+    if verdict.status == Status::NotListening {
+        return Ok(());
+    }
+    Err(format!("nothing is there: {verdict:?}").into())
 }
 
 fn has_the_file() -> Result<(), Failed> {

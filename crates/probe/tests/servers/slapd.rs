@@ -6,15 +6,15 @@ use std::process::Command;
 
 use libtest_mimic::Failed;
 
-use super::Scene;
 use super::stage::{self, Server, expect};
+use super::{Scene, certificate};
 
 const SLAPD: (&str, &str) = ("/usr/sbin/slapd", "slapd");
 
 pub(crate) fn scenes() -> Vec<Scene> {
     vec![Scene {
         name: "slapd",
-        needs: &[SLAPD],
+        needs: &[SLAPD, certificate::NEEDS],
         play,
     }]
 }
@@ -52,7 +52,41 @@ fn play() -> Result<(), Failed> {
     if answer.summary != "OpenLDAP, dc=ports,dc=example" {
         return Err(format!("unexpected summary in {answer:#?}").into());
     }
-    refuses(place)
+    refuses(place)?;
+    in_tls(place)
+}
+
+/// In TLS the same is asked, and the certificate told beside it.
+fn in_tls(place: &Path) -> Result<(), Failed> {
+    let files = certificate::make(place, "dc1.ports.example")?;
+    let config = place.join("tls.conf");
+    fs::write(
+        &config,
+        format!(
+            "include /etc/ldap/schema/core.schema\n\
+             pidfile {}/tls.pid\n\
+             TLSCertificateFile {}\n\
+             TLSCertificateKeyFile {}\n",
+            place.display(),
+            files.certificate.display(),
+            files.key.display()
+        ),
+    )?;
+    let mut command = Command::new(SLAPD.0);
+    command
+        .args(["-d", "0", "-f"])
+        .arg(&config)
+        .args(["-h", "ldaps://127.0.0.1/"]);
+    let mut server = Server::start(&mut command, place)?;
+    server.listens("127.0.0.1:636")?;
+    let answer = stage::over_tcp("ldaps", "127.0.0.1:636")?;
+    expect(&answer, "tls", "CN=dc1.ports.example,O=Scene")?;
+    expect(&answer, "structuralObjectClass", "OpenLDAProotDSE")?;
+    let end = "(TLSv1.3, certificate of dc1.ports.example)";
+    if !answer.summary.ends_with(end) {
+        return Err(format!("unexpected summary in {answer:#?}").into());
+    }
+    Ok(())
 }
 
 /// A server that shows nothing to those it does not know refuses in LDAP.

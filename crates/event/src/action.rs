@@ -1,6 +1,6 @@
 //! What happens to a socket.
 
-use crate::socket::TcpState;
+use crate::socket::{Protocol, TcpState};
 
 /// One thing that happened to a socket. [`Action::name`] is the `event` of
 /// PR-EVENTS.
@@ -8,7 +8,8 @@ use crate::socket::TcpState;
 pub enum Action {
     /// An inbound connection was established.
     Accept,
-    /// A UDP port was taken, explicitly or by the first send.
+    /// A UDP port was taken, explicitly or by the first send; or a socket was
+    /// made that takes packets without a port.
     Bind,
     /// The socket is gone.
     Close {
@@ -69,9 +70,9 @@ impl Action {
     }
 
     /// Does it have a row in PR-PORTS? A port that comes into use has, also if
-    /// that is only noticed later.
-    pub fn has_row(self) -> bool {
-        self.opens_port() || self == Self::Discover
+    /// that is only noticed later, if it is one of TCP or UDP.
+    pub fn has_row(self, protocol: Protocol) -> bool {
+        protocol.is_classic() && (self.opens_port() || self == Self::Discover)
     }
 
     /// Is the socket gone after this?

@@ -3,39 +3,76 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A transport protocol that uses ports.
+/// What a socket speaks: a transport protocol with ports, or one of the kinds
+/// that have none and by which a process sees or makes packets by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// Transmission Control Protocol, RFC 9293.
     Tcp,
     /// User Datagram Protocol, RFC 768.
     Udp,
+    /// UDP-Lite, RFC 3828, whose ports are not those of UDP.
+    UdpLite,
+    /// Whole IP packets of the protocol with this number (1 ICMP, 6 TCP, 255
+    /// any, to send only).
+    Raw(u16),
+    /// Echo requests of ICMP or ICMPv6 and their answers ("ping socket"). Its
+    /// port is the identifier.
+    Icmp,
+    /// Whole frames with this EtherType (3 every frame, 0 none yet).
+    Packet(u16),
 }
 
 impl Protocol {
-    /// The name in PR-EVENTS: `tcp` or `udp`.
+    /// The name in PR-EVENTS, such as `tcp`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::UdpLite => "udplite",
+            Self::Raw(_) => "raw",
+            Self::Icmp => "icmp",
+            Self::Packet(_) => "packet",
         }
     }
 
-    /// The name in the classic files and on a terminal: `TCP` or `UDP`.
+    /// The name in the classic files and on a terminal, such as `TCP`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::UdpLite => "UDPLITE",
+            Self::Raw(_) => "RAW",
+            Self::Icmp => "ICMP",
+            Self::Packet(_) => "PACKET",
         }
     }
 
-    /// The protocol of that name, in either case.
-    pub fn from_name(name: &str) -> Option<Self> {
+    /// The protocol of that name, in either case. `number` is the one that
+    /// [`Protocol::number`] tells, without which some are not known.
+    pub fn from_name(name: &str, number: Option<u16>) -> Option<Self> {
         match name {
             "tcp" | "TCP" => Some(Self::Tcp),
             "udp" | "UDP" => Some(Self::Udp),
+            "udplite" | "UDPLITE" => Some(Self::UdpLite),
+            "raw" | "RAW" => number.map(Self::Raw),
+            "icmp" | "ICMP" => Some(Self::Icmp),
+            "packet" | "PACKET" => number.map(Self::Packet),
             _ => None,
         }
+    }
+
+    /// The IP protocol or the EtherType of a socket that takes whole packets.
+    pub fn number(self) -> Option<u16> {
+        match self {
+            Self::Raw(number) | Self::Packet(number) => Some(number),
+            Self::Tcp | Self::Udp | Self::UdpLite | Self::Icmp => None,
+        }
+    }
+
+    /// Is it TCP or UDP, the two that the classic files and their readers know?
+    pub fn is_classic(self) -> bool {
+        matches!(self, Self::Tcp | Self::Udp)
     }
 }
 
@@ -224,20 +261,23 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A socket that uses a port, as it was at one moment.
+/// A socket that uses a port, or takes packets without one, as it was at one
+/// moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket {
     /// The kernel's number for it; none in engines that cannot learn it.
     pub cookie: Option<Cookie>,
     /// The inode number of its network namespace, as in `/proc/PID/ns/net`.
     pub netns: Option<u32>,
-    /// TCP or UDP.
+    /// What it speaks.
     pub protocol: Protocol,
-    /// Its own address and port. Port 0: the kernel has not chosen yet.
+    /// Its own address and port. Port 0: the kernel has not chosen yet, or there
+    /// is none. A [`Protocol::Packet`] has no address either; it stands as
+    /// `0.0.0.0`.
     pub local: Endpoint,
     /// The peer; none for a listener and for a UDP socket that is not connected.
     pub remote: Option<Endpoint>,
-    /// The TCP state; none for UDP.
+    /// The TCP state; none for what is not TCP.
     pub state: Option<TcpState>,
 }
 
@@ -271,6 +311,25 @@ mod tests {
         let mapped = Endpoint::new("::ffff:192.0.2.1".parse().unwrap(), 80);
         assert_eq!(mapped.to_string(), "192.0.2.1:80");
         assert_eq!(mapped.family(), Family::Ipv4);
+    }
+
+    #[test]
+    fn every_protocol_is_found_by_its_names_and_its_number() {
+        for protocol in [
+            Protocol::Tcp,
+            Protocol::Udp,
+            Protocol::UdpLite,
+            Protocol::Raw(255),
+            Protocol::Icmp,
+            Protocol::Packet(3),
+        ] {
+            let number = protocol.number();
+            for name in [protocol.name(), protocol.label()] {
+                assert_eq!(Protocol::from_name(name, number), Some(protocol));
+            }
+        }
+        assert_eq!(Protocol::from_name("raw", None), None);
+        assert_eq!(Protocol::from_name("sctp", None), None);
     }
 
     #[test]

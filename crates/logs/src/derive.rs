@@ -111,14 +111,14 @@ impl Derivation {
 
     fn push(&mut self, record: Record) {
         let line = match record.event {
-            Event::Socket(line) => line,
+            Event::Socket(line) if line.socket.protocol.is_classic() => line,
             Event::Gap(gap) => return self.gap(&gap),
             _ => return,
         };
         let Some(time) = record.time else {
             return;
         };
-        if line.action.has_row() {
+        if line.action.has_row(line.socket.protocol) {
             self.row(time, &line);
         } else if line.action == Action::Snapshot {
             self.snapshot.push((line.process, line.socket));

@@ -250,13 +250,13 @@ impl Logs {
         error: Option<&str>,
     ) -> Written {
         let Some((set, encoder, clock)) = self.recording() else {
-            return self.drop_event(t, action);
+            return self.drop_event(t, action.has_row(socket.protocol));
         };
         let out = set.events.buffer();
         encoder.socket(out, clock, t, action, socket, attribution, owner, error);
         set.events_kept += u64::from(is_counted(action));
         let is_enough = set.events.waiting() >= WRITE_AT;
-        if action.has_row() {
+        if action.has_row(socket.protocol) {
             self.port(t, socket, owner);
         }
         if is_enough {
@@ -334,13 +334,13 @@ impl Logs {
     }
 
     #[cold]
-    fn drop_event(&mut self, t: WallTime, action: &Action) -> Written {
+    fn drop_event(&mut self, t: WallTime, has_row: bool) -> Written {
         self.losses.add(DISK, Some(1), t, t);
         self.lost += 1;
         if let Some(outage) = &mut self.outage {
             outage.lost += 1;
             // Its row goes with it, and the line about the gap stands for both.
-            outage.rows_lost += u64::from(action.has_row());
+            outage.rows_lost += u64::from(has_row);
         }
         Written::Dropped
     }

@@ -82,7 +82,7 @@ impl Set {
             &owner,
             error,
         );
-        if action.has_row() {
+        if action.has_row(socket.protocol) {
             let owner = process.map(|_| &owner);
             ports::row(&mut self.ports, &mut self.clock, self.now, socket, owner);
         }

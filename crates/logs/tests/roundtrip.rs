@@ -40,11 +40,20 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
     any::<(IpAddr, u16)>().prop_map(|(ip, port)| Endpoint::new(ip, port))
 }
 
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![
+        6 => select(vec![Protocol::Tcp, Protocol::Udp]),
+        1 => select(vec![Protocol::UdpLite, Protocol::Icmp]),
+        1 => any::<u16>().prop_map(Protocol::Raw),
+        1 => any::<u16>().prop_map(Protocol::Packet),
+    ]
+}
+
 fn socket() -> impl Strategy<Value = Socket> {
     (
         of(any::<u64>().prop_map(Cookie)),
         any::<Option<u32>>(),
-        select(vec![Protocol::Tcp, Protocol::Udp]),
+        protocol(),
         endpoint(),
         of(endpoint()),
         of(state()),
@@ -53,7 +62,12 @@ fn socket() -> impl Strategy<Value = Socket> {
             cookie,
             netns,
             protocol,
-            local,
+            local: match protocol {
+                Protocol::Packet(_) => {
+                    Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED.into(), local.port)
+                }
+                _ => local,
+            },
             remote,
             state,
         })
@@ -230,7 +244,7 @@ proptest! {
             let text = owner.as_ref().unwrap_or(&nobody);
             let attribution = Attribution::Snapshot;
             encoder.socket(&mut lines, &mut clock, *t, action, socket, attribution, text, None);
-            let has_row = matches!(
+            let has_row = matches!(socket.protocol, Protocol::Tcp | Protocol::Udp) && matches!(
                 action,
                 Action::Accept | Action::Bind | Action::Connect | Action::Discover | Action::Listen
             );

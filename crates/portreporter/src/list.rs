@@ -133,7 +133,7 @@ impl<'a> Row<'a> {
         let socket = &found.socket;
         let protocol = match socket.protocol {
             Protocol::Tcp => 0,
-            Protocol::Udp => 1 << 127,
+            _ => 1 << 127,
         };
         let port = u128::from(socket.local.port) << 111;
         let address = match (socket.local.ip, socket.remote) {

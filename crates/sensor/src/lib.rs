@@ -182,14 +182,17 @@ pub struct Execution {
     pub cmdline: Option<String>,
 }
 
-/// Every socket that uses a port, at one moment.
+/// The sockets that are there at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The sockets, in no particular order.
+    /// The sockets, in no particular order: those that use a port, and those
+    /// that take packets without one.
     pub sockets: Vec<FoundSocket>,
     /// The network namespaces, by inode number, whose sockets are all here,
     /// also those that nobody holds.
     pub namespaces: BTreeSet<u32>,
+    /// Sockets that are neither TCP nor UDP are here too.
+    pub has_others: bool,
     /// What could not be looked at.
     pub degradations: Vec<Degradation>,
 }

@@ -13,6 +13,20 @@
 //! | `state` | `old_state` |
 //! | `close` | `reason`, `bytes_sent`, `bytes_received`, `duration_us`, and `error` (`EHOSTUNREACH`) if one ended the socket |
 //!
+//! `protocol` is `tcp` or `udp`; beside the ports of these, PR-EVENTS, and it
+//! alone of the four files, has sockets of other kinds, with a `bind` and a
+//! `close` each:
+//!
+//! | `protocol` | `bind` | `protocol_number`, after `protocol` | `local_port` |
+//! | --- | --- | --- | --- |
+//! | `udplite` | its port is taken | – | as for `udp` |
+//! | `raw` | the socket is made | the IP protocol: 1, 58 (ICMP), 255 (any) … | `null` |
+//! | `icmp` | the socket is made | – | the identifier of its echo requests, once it has one |
+//! | `packet` | the socket is made | the EtherType: 3 (every frame), 0 (none yet) … | `null`, and so are `family` and `local_ip` |
+//!
+//! For a `packet` socket that was gone before anybody could ask for its number
+//! `socket` is `null`, and `vanish` follows the `bind` at once.
+//!
 //! What is not known is `null`: a local port that the kernel has not chosen
 //! yet, and an empty text in [`Opening`], included. Text stands whole; only
 //! fields longer than [`MAX_TEXT`] (the command line: [`MAX_COMMAND_LINE`]) are
@@ -284,7 +298,7 @@ fn push_socket(out: &mut Vec<u8>, socket: &Socket) {
         None => out.extend_from_slice(b"\",\"socket\":null,\"netns\":"),
     }
     push_number_or_null(out, socket.netns.map(u64::from));
-    out.extend_from_slice(match (socket.protocol, socket.family()) {
+    let names = match (socket.protocol, socket.family()) {
         (Protocol::Tcp, Family::Ipv4) => {
             b",\"protocol\":\"tcp\",\"family\":\"ipv4\",\"local_ip\":\"".as_slice()
         }
@@ -297,9 +311,19 @@ fn push_socket(out: &mut Vec<u8>, socket: &Socket) {
         (Protocol::Udp, Family::Ipv6) => {
             b",\"protocol\":\"udp\",\"family\":\"ipv6\",\"local_ip\":\""
         }
-    });
-    push_ip(out, socket.local.ip);
-    out.extend_from_slice(b"\",\"local_port\":");
+        (protocol, family) => {
+            push_rare_protocol(out, protocol, family);
+            b",\"local_ip\":\""
+        }
+    };
+    out.extend_from_slice(names);
+    if let Protocol::Packet(_) = socket.protocol {
+        out.pop();
+        out.extend_from_slice(b"null,\"local_port\":");
+    } else {
+        push_ip(out, socket.local.ip);
+        out.extend_from_slice(b"\",\"local_port\":");
+    }
     match socket.local.port {
         0 => out.extend_from_slice(b"null"),
         port => push_u64(out, port.into()),
@@ -321,6 +345,20 @@ fn push_socket(out: &mut Vec<u8>, socket: &Socket) {
         }
         None => out.extend_from_slice(b",\"state\":null"),
     }
+}
+
+/// `protocol` to `family` of what is neither TCP nor UDP.
+#[cold]
+fn push_rare_protocol(out: &mut Vec<u8>, protocol: Protocol, family: Family) {
+    push_key(out, "protocol");
+    push_json(out, protocol.name());
+    if let Some(number) = protocol.number() {
+        push_key(out, "protocol_number");
+        push_u64(out, number.into());
+    }
+    push_key(out, "family");
+    let has_address = !matches!(protocol, Protocol::Packet(_));
+    push_json_or_null(out, has_address.then_some(family.name()));
 }
 
 /// What belongs to this kind of event alone.

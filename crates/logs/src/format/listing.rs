@@ -192,7 +192,6 @@ fn push_row(out: &mut Vec<u8>, socket: &Socket) {
     push_ip(out, socket.local.ip);
     out.extend_from_slice(b" \t");
     match socket.protocol {
-        Protocol::Udp => out.extend_from_slice(b"\t\t *:*"),
         Protocol::Tcp => {
             if let Some(state) = socket.state {
                 out.extend_from_slice(state.label().as_bytes());
@@ -211,6 +210,7 @@ fn push_row(out: &mut Vec<u8>, socket: &Socket) {
             out.push(b':');
             push_u64(out, port.into());
         }
+        _ => out.extend_from_slice(b"\t\t *:*"),
     }
     out.push(b'\n');
 }

@@ -133,7 +133,6 @@ fn push_socket(out: &mut Vec<u8>, clock: &mut LocalClock, t: WallTime, socket: &
     push_ip(out, socket.local.ip);
     out.push(b',');
     match (socket.protocol, socket.remote) {
-        (Protocol::Udp, _) => out.extend_from_slice(b"*,*"),
         (Protocol::Tcp, Some(remote)) => {
             push_u64(out, remote.port.into());
             out.push(b',');
@@ -143,6 +142,7 @@ fn push_socket(out: &mut Vec<u8>, clock: &mut LocalClock, t: WallTime, socket: &
             out.push(b',');
             push_ip(out, socket.unspecified());
         }
+        _ => out.extend_from_slice(b"*,*"),
     }
 }
 
@@ -167,9 +167,9 @@ mod tests {
             local: endpoint(local),
             remote: remote.map(endpoint),
             state: match (protocol, remote) {
-                (Protocol::Udp, _) => None,
                 (Protocol::Tcp, None) => Some(TcpState::Listening),
                 (Protocol::Tcp, Some(_)) => Some(TcpState::Established),
+                _ => None,
             },
         }
     }

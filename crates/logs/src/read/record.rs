@@ -1,6 +1,6 @@
 //! What a line of PR-EVENTS says.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use event::{
     Action, Attribution, CloseReason, Cookie, Endpoint, Process, Protocol, Service, Socket,
@@ -165,6 +165,7 @@ struct Keys {
     netns: Option<u32>,
     protocol: Option<String>,
     local_ip: Option<IpAddr>,
+    protocol_number: Option<u16>,
     local_port: Option<u16>,
     remote_ip: Option<IpAddr>,
     remote_port: Option<u16>,
@@ -334,14 +335,20 @@ impl Keys {
             Some(name) => Some(known("state", Some(name), TcpState::from_name)?),
             None => None,
         };
+        let protocol = known("protocol", self.protocol.as_deref(), |name| {
+            Protocol::from_name(name, self.protocol_number)
+        })?;
+        let local_ip = match (self.local_ip, protocol) {
+            (Some(ip), _) => ip,
+            // What takes frames has no address.
+            (None, Protocol::Packet(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            (None, _) => return Err(Invalid::Value { key: "local_ip" }),
+        };
         let socket = Socket {
             cookie,
             netns: self.netns,
-            protocol: known("protocol", self.protocol.as_deref(), Protocol::from_name)?,
-            local: Endpoint::new(
-                self.local_ip.ok_or(Invalid::Value { key: "local_ip" })?,
-                self.local_port.unwrap_or(0),
-            ),
+            protocol,
+            local: Endpoint::new(local_ip, self.local_port.unwrap_or(0)),
             remote: match (self.remote_ip, self.remote_port) {
                 (Some(ip), Some(port)) => Some(Endpoint::new(ip, port)),
                 _ => None,
@@ -415,6 +422,10 @@ mod tests {
         for (line, key) in [
             (r#"{"event":"listen","protocol":"tcp"}"#, "local_ip"),
             (r#"{"event":"bind","local_ip":"::"}"#, "protocol"),
+            (
+                r#"{"event":"bind","protocol":"raw","local_ip":"::"}"#,
+                "protocol",
+            ),
             (
                 r#"{"event":"state","protocol":"tcp","local_ip":"::"}"#,
                 "old_state",

@@ -78,6 +78,7 @@ impl Filter {
             _ if args.tcp == args.udp => true,
             Protocol::Tcp => args.tcp,
             Protocol::Udp => args.udp,
+            _ => false,
         };
         let listening = !args.listening
             || socket.is_listener()

@@ -140,6 +140,8 @@ fn write_statistics<'a>(
         match socket.protocol {
             Protocol::Tcp => tcp += 1,
             Protocol::Udp => udp += 1,
+            // Not listed.
+            _ => {}
         }
         let states = counts.iter_mut().zip(TcpState::ALL);
         for (count, _) in states.filter(|&(_, state)| socket.state == Some(state)) {

@@ -11,6 +11,7 @@ mod mappings;
 mod misses;
 mod netlink;
 mod netns;
+mod others;
 mod polling;
 mod privileges;
 mod proc_connector;

@@ -75,6 +75,7 @@ pub(crate) fn polling(engine: Engine, options: &Options) -> Result<Sensor, Error
     // Each look that finds something new would load the walk anew.
     let view = View {
         kernel_walk: false,
+        has_others: true,
         ..View::system(engine)
     };
     let (stream, degradations) = start(view, options).map_err(|error| Error::Unavailable {

@@ -73,7 +73,11 @@ pub(crate) fn parse_table(
         .filter_map(move |line| parse_line(std::str::from_utf8(line).ok()?, protocol, netns))
 }
 
-fn parse_line(line: &str, protocol: Protocol, netns: Option<u32>) -> Option<TableSocket> {
+pub(crate) fn parse_line(
+    line: &str,
+    protocol: Protocol,
+    netns: Option<u32>,
+) -> Option<TableSocket> {
     let mut fields = line.split_ascii_whitespace();
     let _slot = fields.next()?.strip_suffix(':')?;
     let local = parse_endpoint(fields.next()?)?;
@@ -85,7 +89,7 @@ fn parse_line(line: &str, protocol: Protocol, netns: Option<u32>) -> Option<Tabl
     let inode = u32::from_str(fields.nth(1)?).ok()?;
     let state = match protocol {
         Protocol::Tcp => Some(TcpState::from_linux(number)?),
-        Protocol::Udp => None,
+        _ => None,
     };
     if local.port == 0 || state == Some(TcpState::Closed) {
         return None;

@@ -25,6 +25,7 @@ use rustc_hash::FxHashSet;
 
 use super::holders::{self, Held, Holders};
 use super::netns::{self, Namespace, Namespaces};
+use super::others;
 use super::procfs;
 use super::sock_diag::{self, BOTH, Table, TableSocket};
 use super::task_file;
@@ -78,6 +79,8 @@ pub(crate) struct View {
     /// Whether the kernel may be asked to walk through the descriptors; only
     /// for the machine that we run on.
     pub(crate) kernel_walk: bool,
+    /// Whether sockets that are neither TCP nor UDP are wanted.
+    pub(crate) has_others: bool,
 }
 
 /// The tables of all namespaces that could be reached.
@@ -112,6 +115,7 @@ impl View {
             root: PathBuf::from("/"),
             proc: PathBuf::from("/proc"),
             kernel_walk: engine == Engine::SockDiag,
+            has_others: false,
         }
     }
 
@@ -136,7 +140,7 @@ impl View {
             let tcp = tcp.join().unwrap_or_else(|_| Err(thread_failed()));
             (tcp, udp, walk)
         });
-        let (own, walk) = (tcp?.and(udp?), walk?);
+        let (own, walk) = (tcp?.and(udp?).and(self.others("self", own)), walk?);
         let tables = self.complete(own, &walk.namespaces);
         let mut degradations = tables.degradations;
         degradations.extend(walk.degradations);
@@ -145,6 +149,7 @@ impl View {
         Ok(Snapshot {
             sockets,
             namespaces: tables.whole,
+            has_others: self.has_others,
             degradations,
         })
     }
@@ -241,7 +246,8 @@ impl View {
 
     /// The tables alone, without a look into the processes' descriptors.
     pub(crate) fn tables(&self) -> Result<Tables, Error> {
-        let own = self.own_table(BOTH, netns::own(&self.proc))?;
+        let netns = netns::own(&self.proc);
+        let own = self.own_table(BOTH, netns)?.and(self.others("self", netns));
         let pids = procfs::processes(&self.proc)?;
         Ok(self.complete(own, &netns::find(&self.root, &self.proc, &pids)))
     }
@@ -277,6 +283,16 @@ impl View {
             Engine::Ebpf | Engine::Proc => {
                 procfs::tables(&self.proc.join("self/net"), protocols, netns)
             }
+        }
+    }
+
+    /// The sockets that are neither TCP nor UDP, of the namespace of a process,
+    /// or of the thread that asks (`thread-self`). They have no number here.
+    fn others(&self, process: &str, netns: Option<u32>) -> Table {
+        if self.has_others {
+            others::tables(&self.proc.join(process).join("net"), netns)
+        } else {
+            Table::default()
         }
     }
 
@@ -332,10 +348,11 @@ impl View {
         let netns = Some(namespace.inode);
         let files = |process: &str| {
             let directory = self.proc.join(process).join("net");
-            procfs::tables(&directory, BOTH, netns)
+            Ok(procfs::tables(&directory, BOTH, netns)?.and(self.others(process, netns)))
         };
+        let ask = || Ok(sock_diag::dump(BOTH, netns)?.and(self.others("thread-self", netns)));
         let from_within = match (self.engine, namespace.pid) {
-            (Engine::SockDiag, _) => netns::within(namespace, || sock_diag::dump(BOTH, netns)).ok(),
+            (Engine::SockDiag, _) => netns::within(namespace, ask).ok(),
             // These files are those of the namespace that the thread is in.
             (_, None) => netns::within(namespace, || files("thread-self")).ok(),
             (_, Some(_)) => None,
@@ -439,6 +456,7 @@ mod tests {
             std::fs::write(directory.join("net/udp"), "").unwrap();
         }
         let view = View {
+            has_others: false,
             engine: Engine::Proc,
             root: tree.path().to_owned(),
             proc,

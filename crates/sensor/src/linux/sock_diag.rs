@@ -251,8 +251,8 @@ impl Answer {
         }
         let local = address(self.family, self.local)?;
         let state = match protocol {
-            Protocol::Udp => None,
             Protocol::Tcp => Some(TcpState::from_linux(self.state)?),
+            _ => None,
         };
         let connected = self.remote_port != 0 && state != Some(TcpState::Listening);
         let remote = address(self.family, self.remote).filter(|_| connected);
@@ -303,7 +303,8 @@ impl Question {
     fn new(protocol: Protocol, family: u8) -> Self {
         match protocol {
             Protocol::Tcp => Self::about(6, family, TCP_STATES),
-            Protocol::Udp => Self::about(17, family, !0),
+            // It is asked of no others.
+            _ => Self::about(17, family, !0),
         }
     }
 

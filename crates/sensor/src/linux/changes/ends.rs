@@ -396,8 +396,8 @@ impl Report<'_> {
                 *entry
             } else {
                 let state = match dead.socket.protocol {
-                    Protocol::Udp => None,
                     Protocol::Tcp => Some(dead.first_state(came_from.is_some())),
+                    _ => None,
                 };
                 let mut entry = dead.entry(state, came_from, dead.death.at);
                 self.begin(&mut entry);

@@ -65,7 +65,7 @@ pub fn decode_row(bytes: &[u8]) -> Option<SnapshotRow> {
     let remote_port = row.u16(30)?;
     let state = match protocol {
         Protocol::Tcp => Some(TcpState::from_linux(row.u8(34)?)?),
-        Protocol::Udp => None,
+        _ => None,
     };
     Some(SnapshotRow {
         socket: Socket {

@@ -40,7 +40,8 @@ struct memory {
 	__u8 connecting;	/* it connects: SYN_RECEIVED is a simultaneous open */
 	__u8 owed;		/* the next record has to tell all, and must not be brief */
 	__u8 unused;		/* its owner accepted it, and may yet pass it on */
-	__u8 padding[2];	/* the addresses are read as words */
+	__u8 protocol;		/* as in the record; 0: TCP */
+	__u8 padding[1];	/* the addresses are read as words */
 	__u8 local_ip[16];
 	__u8 remote_ip[16];
 };

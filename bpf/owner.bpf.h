@@ -109,7 +109,7 @@ int BPF_PROG(socket_sent, struct sock *sk, int result, int flags)
 		return 0;
 	if (sk->sk_protocol == IPPROTO_TCP)
 		take_over(memory);
-	else if (sk->sk_protocol == IPPROTO_UDP)
+	else if (is_udp(sk->sk_protocol))
 		port_udp(memory, sk);
 	return 0;
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0-only)
 /*
  * The kernel side of the recorder: what happens to every TCP and UDP socket of
- * the machine, in all network namespaces, and which process did it.
+ * the machine, and to those that take packets without a port, in all network
+ * namespaces, and which process did it.
  *
  * The owner of a socket is taken where a process makes the call (listen,
  * connect, bind, send, accept) and kept in the socket's own storage; most
@@ -15,6 +16,7 @@
 #include "common.bpf.h"
 #include "tcp.bpf.h"
 #include "udp.bpf.h"
+#include "other_hooks.bpf.h"
 #include "owner.bpf.h"
 #include "processes.bpf.h"
 #include "snapshot.bpf.h"

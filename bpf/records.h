@@ -42,6 +42,18 @@ enum attribution {
 	OWNER_SNAPSHOT = 3,
 };
 
+/*
+ * socket_record.protocol and snapshot_row.protocol are an IPPROTO_ number that
+ * has ports (TCP, UDP, UDP-Lite), or one of these. A raw or packet socket has
+ * the number of its IP protocol or its EtherType in place of the local port,
+ * and for a packet socket the family is AF_PACKET and the addresses are zero.
+ */
+enum record_protocol {
+	PROTOCOL_PING = 1,	/* ICMP or ICMPv6, by the family */
+	PROTOCOL_PACKET = 254,
+	PROTOCOL_RAW = 255,
+};
+
 /* socket_record.flags */
 enum socket_flag {
 	FLAG_COUNTED = 1,	/* bytes_sent and bytes_received are known */
@@ -62,7 +74,7 @@ struct process_key {
 struct socket_record {
 	struct record_header header;
 	__u64 sequence;		/* of socket records on this CPU, without holes */
-	__u64 cookie;
+	__u64 cookie;		/* 0: a packet socket that is about to be made */
 	struct process_key owner;
 	__u64 since;		/* when the socket came into use; 0: unknown */
 	__u64 bytes_sent;
@@ -72,8 +84,8 @@ struct socket_record {
 	__u16 remote_port;
 	__u8 action;		/* enum socket_action */
 	__u8 attribution;	/* enum attribution */
-	__u8 protocol;		/* IPPROTO_TCP or IPPROTO_UDP */
-	__u8 family;		/* AF_INET or AF_INET6 */
+	__u8 protocol;		/* IPPROTO_*, or enum record_protocol */
+	__u8 family;		/* AF_INET, AF_INET6 or AF_PACKET */
 	__u8 old_state;		/* include/net/tcp_states.h; 0: none */
 	__u8 state;
 	__u16 error;		/* sk_err when the socket closed */
@@ -157,7 +169,8 @@ struct cgroup_record {
 	char path[CGROUP_PATH];	/* ended by a NUL */
 };
 
-/* One row of the snapshot: a file descriptor that is a socket with a port. */
+/* One row of the snapshot: a file descriptor that is a socket with a port, or
+ * one that takes packets without. */
 struct snapshot_row {
 	__u64 cookie;
 	__u64 start;		/* of the process, as in process_key */
@@ -195,6 +208,10 @@ enum hook {
 	HOOK_TCP_ACCEPTED,
 	HOOK_UDP_CONNECTED4,
 	HOOK_UDP_CONNECTED6,
+	HOOK_SOCKET_CREATE,
+	HOOK_PACKET_MADE,
+	HOOK_PACKET_RELEASED,
+	HOOK_PACKET_ASKED,
 	HOOKS,
 };
 

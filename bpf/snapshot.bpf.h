@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /*
  * The snapshot: every descriptor of every process that is a socket with a
- * port. It also plants the owner in the socket's memory, so that what happens
+ * port, or one that takes packets without. It also plants the owner in the socket's memory, so that what happens
  * to it from now on is known to be its.
  */
 #ifndef PORT_REPORTER_SNAPSHOT_H
 #define PORT_REPORTER_SNAPSHOT_H
 
 #include "common.bpf.h"
+#include "other.bpf.h"
 
 SEC("iter/task_file")
 int sockets_of_tasks(struct bpf_iter__task_file *ctx)
@@ -30,20 +31,23 @@ int sockets_of_tasks(struct bpf_iter__task_file *ctx)
 	if (!sk)
 		return 0;
 	row.family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (row.family != AF_INET && row.family != AF_INET6)
+	if (row.family != AF_INET && row.family != AF_INET6 && row.family != AF_PACKET)
 		return 0;
-	row.protocol = BPF_CORE_READ(sk, sk_protocol);
-	if (row.protocol != IPPROTO_TCP && row.protocol != IPPROTO_UDP)
-		return 0;
-	row.state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	inet = (struct inet_sock *)sk;
-	row.local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	/* Not in use: no port, or TCP that only reserves one, or is finished. */
-	if (!row.local_port || (row.protocol == IPPROTO_TCP && row.state == TCP_CLOSE))
-		return 0;
-	listening = row.protocol == IPPROTO_TCP && row.state == TCP_LISTEN;
-	if (!listening)
-		row.remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	row.protocol = other_socket(sk, row.family, &row.local_port);
+	if (!row.protocol) {
+		row.protocol = BPF_CORE_READ(sk, sk_protocol);
+		if (row.protocol != IPPROTO_TCP && !is_udp(row.protocol))
+			return 0;
+		row.state = BPF_CORE_READ(sk, __sk_common.skc_state);
+		inet = (struct inet_sock *)sk;
+		row.local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
+		/* Not in use: no port, or TCP that only reserves one, or is finished. */
+		if (!row.local_port || (row.protocol == IPPROTO_TCP && row.state == TCP_CLOSE))
+			return 0;
+		listening = row.protocol == IPPROTO_TCP && row.state == TCP_LISTEN;
+		if (!listening)
+			row.remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	}
 	row.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	row.uid = BPF_CORE_READ(sk, sk_uid.val);
 	row.pid = BPF_CORE_READ(task, tgid);
@@ -52,7 +56,7 @@ int sockets_of_tasks(struct bpf_iter__task_file *ctx)
 	if (row.family == AF_INET) {
 		*(__be32 *)row.local_ip = BPF_CORE_READ(sk, __sk_common.skc_rcv_saddr);
 		*(__be32 *)row.remote_ip = BPF_CORE_READ(sk, __sk_common.skc_daddr);
-	} else {
+	} else if (row.family == AF_INET6) {
 		BPF_CORE_READ_INTO(&row.local_ip, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&row.remote_ip, sk, __sk_common.skc_v6_daddr);
 	}
@@ -61,6 +65,7 @@ int sockets_of_tasks(struct bpf_iter__task_file *ctx)
 	if (memory && !memory->cookie) {
 		fill_process(&memory->owner, task);
 		memory->attribution = OWNER_SNAPSHOT;
+		memory->protocol = row.protocol == IPPROTO_TCP ? 0 : row.protocol;
 		memory->family = row.family;
 		memory->netns = row.netns;
 		memory->local_port = row.local_port;

@@ -7,6 +7,9 @@
 #define PORT_REPORTER_UDP_H
 
 #include "common.bpf.h"
+#include "other.bpf.h"
+
+static __always_inline void release_other(struct bpf_sock *ctx);
 
 static __always_inline void report_udp(struct memory *memory, __u8 action)
 {
@@ -14,7 +17,7 @@ static __always_inline void report_udp(struct memory *memory, __u8 action)
 
 	if (is_quiet(memory->owner.pid))
 		return;
-	record = make_record(memory, action, IPPROTO_UDP);
+	record = make_record(memory, action, memory->protocol);
 	if (!record)
 		return;
 	bpf_ringbuf_submit(record, 0);
@@ -43,16 +46,30 @@ static __always_inline void refresh_udp(struct memory *memory, struct sock *sk)
 	}
 }
 
-/* Remembers the socket and, as soon as it has a port, reports it. */
-static __always_inline void bind_udp(void *ctx, struct bpf_sock *sk)
+/* What was seen cannot be told: it takes a number all the same, so that it is
+ * known to be missing. Of a socket without a memory it cannot be told whether
+ * it has taken its port with this datagram or with one before: rather one
+ * loss too many. */
+static __always_inline void lose_udp(void)
+{
+	if (!is_quiet(bpf_get_current_task_btf()->tgid))
+		count(COUNTER_SOCKETS);
+}
+
+/* Remembers the socket and, as soon as it has a port, reports it. It takes that
+ * port now, before this or after. */
+static __always_inline void bind_udp(void *ctx, struct bpf_sock *sk, bool takes_port)
 {
 	struct memory *memory;
 
-	if (!sk || sk->protocol != IPPROTO_UDP)
+	if (!sk || !is_udp(sk->protocol))
 		return;
 	memory = bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!memory)
+	if (!memory) {
+		if (takes_port)
+			lose_udp();
 		return;
+	}
 	if (memory->reported) {
 		if (sk->src_port == memory->local_port)
 			return;
@@ -61,6 +78,7 @@ static __always_inline void bind_udp(void *ctx, struct bpf_sock *sk)
 		memory->reported = 0;
 	}
 	memory->cookie = bpf_get_socket_cookie(ctx);
+	memory->protocol = sk->protocol;
 	own(memory);
 	memory->since = bpf_ktime_get_boot_ns();
 	refresh_udp(memory, kernel_socket(memory, sk));
@@ -74,7 +92,7 @@ SEC("cgroup/post_bind4")
 int udp_bind4(struct bpf_sock *ctx)
 {
 	mark_fired(HOOK_UDP_BIND4);
-	bind_udp(ctx, ctx);
+	bind_udp(ctx, ctx, true);
 	return 1;
 }
 
@@ -82,7 +100,7 @@ SEC("cgroup/post_bind6")
 int udp_bind6(struct bpf_sock *ctx)
 {
 	mark_fired(HOOK_UDP_BIND6);
-	bind_udp(ctx, ctx);
+	bind_udp(ctx, ctx, true);
 	return 1;
 }
 
@@ -90,7 +108,7 @@ SEC("cgroup/sendmsg4")
 int udp_send4(struct bpf_sock_addr *ctx)
 {
 	mark_fired(HOOK_UDP_SEND4);
-	bind_udp(ctx, ctx->sk);
+	bind_udp(ctx, ctx->sk, true);
 	return 1;
 }
 
@@ -98,7 +116,7 @@ SEC("cgroup/sendmsg6")
 int udp_send6(struct bpf_sock_addr *ctx)
 {
 	mark_fired(HOOK_UDP_SEND6);
-	bind_udp(ctx, ctx->sk);
+	bind_udp(ctx, ctx->sk, true);
 	return 1;
 }
 
@@ -106,8 +124,8 @@ int udp_send6(struct bpf_sock_addr *ctx)
  * its return reports it, or the first send, or the close. */
 static __always_inline void connect_udp(struct bpf_sock_addr *ctx)
 {
-	if (ctx->protocol == IPPROTO_UDP)
-		bind_udp(ctx, ctx->sk);
+	if (is_udp(ctx->protocol))
+		bind_udp(ctx, ctx->sk, ctx->sk && !ctx->sk->src_port);
 }
 
 SEC("cgroup/connect4")
@@ -144,7 +162,7 @@ static __always_inline void connected_udp(struct sock *sk)
 {
 	struct memory *memory;
 
-	if (sk->sk_protocol != IPPROTO_UDP)
+	if (!is_udp(sk->sk_protocol))
 		return;
 	memory = bpf_sk_storage_get(&memories, sk, 0, 0);
 	if (memory && memory->cookie && memory->cookie == sk->__sk_common.skc_cookie.counter)
@@ -175,7 +193,13 @@ int socket_release(struct bpf_sock *ctx)
 	__u16 port;
 
 	mark_fired(HOOK_SOCKET_RELEASE);
-	if (ctx->protocol != IPPROTO_UDP)
+	if (ctx->type == SOCK_STREAM)
+		return 1;
+	if (other_protocol(ctx->type, ctx->protocol)) {
+		release_other(ctx);
+		return 1;
+	}
+	if (!is_udp(ctx->protocol))
 		return 1;
 	memory = bpf_sk_storage_get(&memories, ctx, 0, 0);
 	if (!memory || !memory->cookie)

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, FExit, ProgramError,
+    BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, FEntry, FExit, ProgramError,
 };
 use aya::{Btf, Ebpf};
 use event::Degradation;
@@ -44,6 +44,8 @@ enum Place {
     /// The return of a function. The other program is for kernels in which the
     /// function takes other arguments.
     Return(&'static str, Option<&'static str>),
+    /// The beginning of a function.
+    Entry(&'static str),
     Socket,
     Address,
 }
@@ -52,7 +54,7 @@ enum Place {
 /// that by a flag is refused.
 const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 
-pub(super) const HOOKS: [Hook; 19] = [
+pub(super) const HOOKS: [Hook; 23] = [
     Hook {
         program: "tcp_state",
         name: "tp_btf/inet_sock_set_state",
@@ -242,6 +244,52 @@ pub(super) const HOOKS: [Hook; 19] = [
             lacks: None,
         }),
     },
+    Hook {
+        program: "socket_create",
+        name: "cgroup/sock_create",
+        key: 19,
+        place: Place::Socket,
+        required: false,
+        lacks: "a raw or ping socket is recorded when the next comparison finds it",
+        substitutes: None,
+    },
+    Hook {
+        program: "packet_made",
+        name: "fexit/packet_create",
+        key: 20,
+        place: Place::Return("packet_create", None),
+        required: false,
+        lacks: "a packet socket is recorded when the next comparison finds it",
+        substitutes: Some(Substitutes {
+            programs: &["packet_asked"],
+            lacks: None,
+        }),
+    },
+    Hook {
+        program: "packet_released",
+        name: "fentry/packet_release",
+        key: 21,
+        place: Place::Entry("packet_release"),
+        required: false,
+        lacks: "the end of a packet socket is recorded when the next comparison misses it",
+        substitutes: Some(Substitutes {
+            programs: &["packet_asked"],
+            lacks: None,
+        }),
+    },
+    // It tells less than those two, and is not tried where they are.
+    Hook {
+        program: "packet_asked",
+        name: "tp_btf/cap_capable",
+        key: 22,
+        place: Place::Tracepoint("cap_capable"),
+        required: false,
+        lacks: "a packet socket is recorded when the next comparison finds it",
+        substitutes: Some(Substitutes {
+            programs: &["packet_made", "packet_released"],
+            lacks: None,
+        }),
+    },
 ];
 
 impl Hook {
@@ -280,6 +328,11 @@ impl Hook {
                 program.load(function, btf)?;
                 program.attach().map(drop)
             })(),
+            Place::Entry(function) => (|| {
+                let program: &mut FEntry = program.try_into()?;
+                program.load(function, btf)?;
+                program.attach().map(drop)
+            })(),
             Place::Socket => {
                 let cgroup = cgroup?;
                 (|| {
@@ -313,6 +366,16 @@ impl Hook {
     /// Does only traffic over IPv6 reach it?
     pub(super) fn is_ipv6(&self) -> bool {
         self.program.ends_with('6')
+    }
+
+    /// Does only a packet socket reach it?
+    pub(super) fn is_for_packets(&self) -> bool {
+        self.program.starts_with("packet_")
+    }
+
+    /// Is it of use beside those that are `attached`?
+    pub(super) fn is_wanted(&self, attached: &[&Self]) -> bool {
+        self.program != "packet_asked" || !attached.iter().any(|hook| hook.is_for_packets())
     }
 
     /// Can the proof reach it? It makes no control groups.

@@ -112,6 +112,7 @@ impl Inspector for EbpfInspector {
         let mut snapshot = match self.walk() {
             Ok(sockets) => Snapshot {
                 sockets,
+                has_others: true,
                 ..Snapshot::default()
             },
             Err(error) => {
@@ -174,6 +175,8 @@ impl Inspector for EbpfInspector {
                 Program::BtfTracePoint(program) => program.unload(),
                 Program::CgroupSock(program) => program.unload(),
                 Program::CgroupSockAddr(program) => program.unload(),
+                Program::FExit(program) => program.unload(),
+                Program::FEntry(program) => program.unload(),
                 _ => Ok(()),
             };
         }

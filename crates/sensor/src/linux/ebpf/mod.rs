@@ -132,6 +132,9 @@ fn attach(
     }
     let mut attached = Vec::new();
     for hook in &hooks::HOOKS {
+        if !hook.is_wanted(&attached) {
+            continue;
+        }
         let result = hook.attach(ebpf, btf, cgroup.as_ref().map_err(String::as_str));
         match result.map_err(refusal) {
             Ok(()) => attached.push(hook),
@@ -160,6 +163,7 @@ fn prove(
 ) -> Vec<&'static hooks::Hook> {
     let exercised = prove::exercise();
     let ipv6 = prove::has_ipv6();
+    let packets = prove::packet();
     let fired: Option<Array<&MapData, u32>> = ebpf
         .map("fired")
         .and_then(|map: &Map| Array::try_from(map).ok());
@@ -169,7 +173,10 @@ fn prove(
             .as_ref()
             .and_then(|fired| fired.get(&hook.key, 0).ok())
             == Some(1);
-        if seen || (hook.is_ipv6() && !ipv6) || !hook.can_be_exercised() {
+        let is_beyond_proof = (hook.is_ipv6() && !ipv6)
+            || (hook.is_for_packets() && !packets)
+            || !hook.can_be_exercised();
+        if seen || is_beyond_proof {
             proved.push(hook);
         } else {
             let why = match &exercised {

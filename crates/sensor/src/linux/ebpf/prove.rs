@@ -9,6 +9,8 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
 /// Walks every path once. A machine without IPv6 walks those of IPv4 only.
 pub(super) fn exercise() -> io::Result<()> {
     tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
@@ -17,6 +19,18 @@ pub(super) fn exercise() -> io::Result<()> {
     let _ = tcp(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
     let _ = udp(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)));
     process()
+}
+
+/// Makes a packet socket that takes no packets. Who may trace need not be
+/// permitted to do that.
+pub(super) fn packet() -> bool {
+    socket_with(
+        AddressFamily::PACKET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .is_ok()
 }
 
 /// Is IPv6 there to be proved?

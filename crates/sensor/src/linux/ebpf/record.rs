@@ -60,7 +60,8 @@ pub fn decode(bytes: &[u8]) -> Option<Observation> {
 /// Decodes a row of the snapshot iterator.
 pub fn decode_row(bytes: &[u8]) -> Option<SnapshotRow> {
     let row = Reader(bytes);
-    let protocol = protocol(row.u8(32)?)?;
+    let number = row.u16(28)?;
+    let protocol = protocol(row.u8(32)?, number)?;
     let family = row.u8(33)?;
     let remote_port = row.u16(30)?;
     let state = match protocol {
@@ -72,8 +73,8 @@ pub fn decode_row(bytes: &[u8]) -> Option<SnapshotRow> {
             cookie: Some(Cookie(row.u64(0)?)),
             netns: Some(row.u32(24)?).filter(|&netns| netns != 0),
             protocol,
-            local: Endpoint::new(row.ip(40, family)?, row.u16(28)?),
-            remote: remote(row.ip(56, family)?, remote_port),
+            local: Endpoint::new(row.ip(40, family)?, port(protocol, number)),
+            remote: remote(row.ip(56, family)?, port(protocol, remote_port)),
             state,
         },
         holder: ProcessKey {
@@ -85,7 +86,8 @@ pub fn decode_row(bytes: &[u8]) -> Option<SnapshotRow> {
 }
 
 fn decode_socket(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation> {
-    let protocol = protocol(record.u8(82)?)?;
+    let number = record.u16(76)?;
+    let protocol = protocol(record.u8(82)?, number)?;
     let family = record.u8(83)?;
     let old_state = TcpState::from_linux(record.u8(84)?);
     let mut state = TcpState::from_linux(record.u8(85)?);
@@ -132,14 +134,15 @@ fn decode_socket(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation>
         sequence: record.u64(16)?,
         action,
         socket: Socket {
-            cookie: Some(Cookie(record.u64(24)?)),
+            // A packet socket that is about to be made has none yet.
+            cookie: Some(Cookie(record.u64(24)?)).filter(|cookie| cookie.0 != 0),
             netns: Some(record.u32(72)?).filter(|&netns| netns != 0),
             protocol,
-            local: Endpoint::new(record.ip(96, family)?, record.u16(76)?),
+            local: Endpoint::new(record.ip(96, family)?, port(protocol, number)),
             remote: if listener {
                 None
             } else {
-                remote(record.ip(112, family)?, record.u16(78)?)
+                remote(record.ip(112, family)?, port(protocol, record.u16(78)?))
             },
             state: if protocol == Protocol::Tcp {
                 state
@@ -273,11 +276,26 @@ fn close_reason(old: Option<TcpState>, error: u16) -> CloseReason {
     }
 }
 
-fn protocol(number: u8) -> Option<Protocol> {
-    match number {
+/// `RECORD_PROTOCOL` numbers in `bpf/records.h`. What takes whole packets has
+/// the number of these where others have a port.
+fn protocol(kind: u8, number: u16) -> Option<Protocol> {
+    match kind {
+        1 => Some(Protocol::Icmp),
         6 => Some(Protocol::Tcp),
         17 => Some(Protocol::Udp),
+        136 => Some(Protocol::UdpLite),
+        254 => Some(Protocol::Packet(number)),
+        255 => Some(Protocol::Raw(number)),
         _ => None,
+    }
+}
+
+/// The port in a member that is one or the number of a protocol.
+fn port(protocol: Protocol, member: u16) -> u16 {
+    if protocol.number().is_some() {
+        0
+    } else {
+        member
     }
 }
 
@@ -329,6 +347,8 @@ impl Reader<'_> {
         match family {
             2 => Some(IpAddr::V4(Ipv4Addr::from(self.array::<4>(offset)?))),
             10 => Some(IpAddr::V6(Ipv6Addr::from(self.array::<16>(offset)?))),
+            // Frames have no address here.
+            17 => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             _ => None,
         }
     }

@@ -4,6 +4,10 @@
 //! the kernel chooses it just after it says so. What it says next about the
 //! socket has it; if it says nothing (nobody answers the SYN), it is asked.
 //!
+//! *The number* of a packet socket that is about to be made, where the kernel
+//! side can tell no more. A look finds it with its holder, or it is gone
+//! already.
+//!
 //! *The process* of a connection that came in. A connection is established before anybody accepts it; until then only its
 //! listener's owner is known, which need not be the process that will serve it.
 //! Its lines wait a moment for the accept; they are written as soon as that or
@@ -12,7 +16,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use event::{Action, Attribution};
+use event::{Action, Attribution, Protocol};
 use sensor::SocketObservation;
 
 use crate::table::SocketKey;
@@ -28,6 +32,19 @@ pub(crate) fn needs_port(seen: &SocketObservation) -> bool {
 /// Do these lines wait for a port?
 pub(crate) fn lacks_port(held: &[SocketObservation]) -> bool {
     held.first().is_some_and(needs_port)
+}
+
+/// Does this have to wait for the socket's number? Engines that only look have
+/// none, and never see who made it.
+pub(crate) fn needs_number(seen: &SocketObservation) -> bool {
+    seen.socket.cookie.is_none()
+        && seen.attribution == Attribution::Creator
+        && matches!(seen.socket.protocol, Protocol::Packet(_))
+}
+
+/// Do these lines wait for the socket's number?
+pub(crate) fn lacks_number(held: &[SocketObservation]) -> bool {
+    held.first().is_some_and(needs_number)
 }
 
 /// Do these lines wait for the process that accepts?

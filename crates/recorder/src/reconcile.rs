@@ -273,6 +273,7 @@ impl<S: Sink> Recorder<'_, S> {
             live.held.is_none()
                 && !touched.contains(&key)
                 && !found.contains_key(&key)
+                && (live.socket.protocol.is_classic() || snapshot.has_others)
                 && netns.is_some_and(|netns| snapshot.namespaces.contains(&netns))
         });
         let differing: FxHashSet<SocketKey> = missed.chain(gone.map(|(key, _)| key)).collect();
@@ -312,7 +313,7 @@ impl<S: Sink> Recorder<'_, S> {
                 self.state.table.insert(key, live.clone());
                 (Action::Discover, live)
             } else if let Some(mut live) = self.state.table.remove(key) {
-                reconciled.vanished += 1;
+                reconciled.vanished += u64::from(!is_packet(&live));
                 if waiting.contains(&key) {
                     live.socket.state = Some(TcpState::TimeWait);
                     if let Some(oldest) = self.state.table.wait(live.clone(), now) {
@@ -326,7 +327,9 @@ impl<S: Sink> Recorder<'_, S> {
                 continue;
             };
             self.write_found(now, action, &live);
-            self.changes.note(live.owner);
+            if live.socket.protocol.is_classic() {
+                self.changes.note(live.owner);
+            }
         }
         self.reconciliation.total.discovered += reconciled.discovered;
         self.reconciliation.total.vanished += reconciled.vanished;
@@ -384,7 +387,14 @@ impl<S: Sink> Recorder<'_, S> {
 /// kernel side tells of it with the first datagram or the close. It is written
 /// down, but nothing is amiss.
 fn is_idle(live: &Live) -> bool {
-    live.socket.protocol == Protocol::Udp && live.socket.remote.is_some()
+    is_packet(live) || live.socket.protocol == Protocol::Udp && live.socket.remote.is_some()
+}
+
+/// A packet socket, whose end no event tells where functions cannot be traced,
+/// and whose beginning may have been that of another kind of call. That is
+/// written down, but nothing is amiss either.
+fn is_packet(live: &Live) -> bool {
+    matches!(live.socket.protocol, Protocol::Packet(_))
 }
 
 /// Would an event have told of it?

@@ -334,7 +334,8 @@ impl<'a, S: Sink> Recorder<'a, S> {
                 self.state.processes.refresh_modules(owner);
             }
         }
-        for live in self.state.table.iter() {
+        let table = self.state.table.iter();
+        for live in table.filter(|live| live.socket.protocol.is_classic()) {
             if let Some(ports) = ports.get_mut(&live.owner) {
                 ports.push(&live.socket);
             }

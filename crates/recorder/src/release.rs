@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use event::{Attribution, ProcessKey};
+use event::{Action, Attribution, ProcessKey, Protocol};
 use sensor::{FoundSocket, Snapshot};
 
 use crate::held;
@@ -44,7 +44,9 @@ impl<S: Sink> Recorder<'_, S> {
             .table
             .get_mut(key)
             .and_then(|live| live.held.as_ref());
-        held.is_some_and(|held| held::lacks_port(held) || held::lacks_process(held))
+        held.is_some_and(|held| {
+            held::lacks_port(held) || held::lacks_process(held) || held::lacks_number(held)
+        })
     }
 
     /// Writes what a look was taken for, with what it found.
@@ -54,6 +56,10 @@ impl<S: Sink> Recorder<'_, S> {
             return;
         }
         for found in &snapshot.sockets {
+            if matches!(found.socket.protocol, Protocol::Packet(_)) {
+                self.number(&keys, found);
+                continue;
+            }
             let key = SocketKey::of(&found.socket);
             if let Some(live) = self.state.table.get_mut(key)
                 && let Some(held) = &mut live.held
@@ -68,6 +74,37 @@ impl<S: Sink> Recorder<'_, S> {
         for key in keys {
             self.release_one(key);
         }
+    }
+
+    /// A packet socket: one of those whose lines wait for a number, if it is
+    /// not known yet and held by the process that made it.
+    fn number(&mut self, keys: &[SocketKey], found: &FoundSocket) {
+        let new = SocketKey::of(&found.socket);
+        if self.state.table.contains(new) {
+            return;
+        }
+        let table = &mut self.state.table;
+        let candidates = keys.iter().filter_map(|&key| {
+            let live = table.get_mut(key)?;
+            let fits = live.held.as_deref().is_some_and(held::lacks_number)
+                && live.socket.netns == found.socket.netns
+                && live
+                    .owner
+                    .is_some_and(|owner| found.holders.contains(&owner.pid));
+            // It may take other frames by now than those it was made for.
+            fits.then_some((live.socket.protocol != found.socket.protocol, key))
+        });
+        let best = candidates.min_by_key(|&(differs, _)| differs);
+        let Some((_, key)) = best else { return };
+        let Some(mut live) = self.state.table.remove(key) else {
+            return;
+        };
+        live.socket.cookie = found.socket.cookie;
+        for held in live.held.iter_mut().flatten() {
+            held.socket.cookie = found.socket.cookie;
+        }
+        self.state.table.insert(new, live);
+        self.release_one(new);
     }
 
     /// A connection was accepted by one of its holders. If the listener's owner
@@ -135,8 +172,13 @@ impl<S: Sink> Recorder<'_, S> {
             .table
             .get_mut(key)
             .and_then(|live| live.held.take());
+        let is_gone = held.as_deref().is_some_and(held::lacks_number);
         for seen in held.into_iter().flatten() {
             self.apply(key, seen);
+        }
+        if is_gone && let Some(live) = self.state.table.remove(key) {
+            self.recount(live.owner, None);
+            self.write_found(self.anchor.boot_now(), Action::Vanish, &live);
         }
     }
 }

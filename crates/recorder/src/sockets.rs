@@ -96,7 +96,7 @@ impl<S: Sink> Recorder<'_, S> {
             }
         }
         let comes_in = seen.action == Action::Accept && seen.attribution == Attribution::Inherited;
-        if self.holds && comes_in || held::needs_port(&seen) {
+        if self.holds && comes_in || held::needs_port(&seen) || held::needs_number(&seen) {
             self.hold(key, seen, now);
         } else {
             self.apply(key, seen);
@@ -160,7 +160,9 @@ impl<S: Sink> Recorder<'_, S> {
             owner,
             seen.error,
         );
-        self.changes.note(owner);
+        if seen.socket.protocol.is_classic() {
+            self.changes.note(owner);
+        }
 
         let before = self.state.table.remove(key);
         let since = if seen.action.opens_port() {

@@ -83,13 +83,17 @@ impl State {
 
 impl SetState for State {
     fn initial(&self, out: &mut Vec<u8>, clock: &mut LocalClock, now: WallTime) {
+        let classic = || {
+            let all = self.table.iter();
+            all.filter(|live| live.socket.protocol.is_classic())
+        };
         if !self.names_processes {
-            let sockets: Vec<&Socket> = self.table.iter().map(|live| &live.socket).collect();
+            let sockets: Vec<&Socket> = classic().map(|live| &live.socket).collect();
             initial::write_without_processes(out, clock, now, &self.host, &self.os, &sockets);
             return;
         }
         let mut ports: FxHashMap<Option<ProcessKey>, Vec<&Socket>> = FxHashMap::default();
-        for live in self.table.iter() {
+        for live in classic() {
             // An owner that is no longer known would have no block.
             let owner = live
                 .owner

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use event::{Action, CloseReason, Endpoint};
+use event::{Action, CloseReason, Endpoint, Protocol};
 use logs::read::{Event, Line, Reader, SocketRecord};
 
 use super::sighting::{Sighting, Watched, What};
@@ -154,7 +154,10 @@ fn sighting(record: &SocketRecord, at: i64) -> Option<Sighting> {
     }
     said.what = match record.action {
         Action::Accept => What::Opened(Kind::Accept),
-        Action::Bind => What::Opened(Kind::Bind),
+        Action::Bind => What::Opened(match record.socket.protocol {
+            Protocol::Raw(_) | Protocol::Icmp | Protocol::Packet(_) => Kind::Create,
+            _ => Kind::Bind,
+        }),
         Action::Connect => What::Opened(Kind::Connect),
         Action::Listen => What::Opened(Kind::Listen),
         Action::Snapshot | Action::Discover => What::Found,

@@ -60,17 +60,10 @@ pub(super) struct Row {
 
 /// What the engine `ebpf` is known not to do. It is counted and shown like
 /// everything else, but a run does not fail of it.
-const LIMITS: [(&str, &str); 6] = [
-    (
-        "handed-to-grandchild",
-        "without a trace of accept, who first uses a connection passes for its acceptor",
-    ),
-    ("udp-lite", "UDP-Lite is not recorded"),
-    ("raw", "sockets without a port are not recorded"),
-    ("raw-v6", "sockets without a port are not recorded"),
-    ("ping", "sockets without a port are not recorded"),
-    ("packet", "sockets without a port are not recorded"),
-];
+const LIMITS: [(&str, &str); 1] = [(
+    "handed-to-grandchild",
+    "without a trace of accept, who first uses a connection passes for its acceptor",
+)];
 
 fn limit(scenario: &str) -> Option<&'static str> {
     LIMITS

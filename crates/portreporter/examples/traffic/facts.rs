@@ -47,6 +47,15 @@ pub(crate) fn report_with(role: &str, socket: impl AsFd, more: &Value) -> io::Re
     Ok(())
 }
 
+/// Prints what is known of this process, with the truth about a socket that
+/// has no address.
+pub(crate) fn report_alone(role: &str, truth: &Value) {
+    let mut fact = process();
+    fact.extend(object(json!({"role": role})));
+    fact.extend(object(truth.clone()));
+    say(&Value::Object(fact));
+}
+
 /// The cookie of a socket, as the recorder writes it.
 pub(crate) fn cookie(socket: impl AsFd) -> io::Result<String> {
     Ok(format!("{:x}", sockopt::socket_cookie(socket)?))

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 mod facts;
 mod handed;
+mod other;
 mod process;
 mod storm;
 mod tcp;
@@ -63,6 +64,7 @@ fn play(arguments: &[String]) -> Outcome {
         "udp-autobind" => udp::autobind(rest),
         "udp-receive" => udp::receive(),
         "udp-reconnect" => udp::reconnect(),
+        "other" => other::other(rest),
         "storm" => storm::storm(rest),
         "churn" => storm::churn(rest),
         "short" => process::short(rest),
@@ -78,6 +80,7 @@ fn play(arguments: &[String]) -> Outcome {
         "activate" => handed::activate(),
         "activated" => handed::activated(rest),
         "in-netns" => process::in_netns(rest),
+        "without-room" => other::without_room(rest),
         "in-pidns" => process::in_pidns(rest),
         "in-chroot" => process::in_chroot(rest),
         "in-cgroup" => process::in_cgroup(rest),

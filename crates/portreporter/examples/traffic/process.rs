@@ -143,14 +143,19 @@ pub(crate) fn reuse_port_member(arguments: &[String]) -> Outcome {
 pub(crate) fn in_netns(arguments: &[String]) -> Outcome {
     // SAFETY: CLONE_NEWNET does not touch the table of file descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
-    if !Command::new("ip")
+    raise_loopback()?;
+    crate::play(arguments)
+}
+
+/// Makes the loopback interface of a new network namespace work.
+pub(crate) fn raise_loopback() -> Outcome {
+    let raised = Command::new("ip")
         .args(["link", "set", "lo", "up"])
-        .status()?
-        .success()
-    {
+        .status()?;
+    if !raised.success() {
         return Err("loopback does not come up".into());
     }
-    crate::play(arguments)
+    Ok(())
 }
 
 /// Plays a scenario in a PID namespace of its own. The facts of the scenario

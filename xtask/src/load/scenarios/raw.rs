@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
-use super::fact::{Fact, Kind};
+use super::fact::{End, Fact, Kind};
 use super::stage::{needs, own_network};
 
 /// A socket that sends and receives whole IP packets of a protocol.
@@ -46,5 +46,9 @@ fn created(protocol: &str, family: i32, kind: i32, number: i32) -> anyhow::Resul
     let mut fact = Fact::of(Kind::Create, protocol, &socket)?;
     protocol.clone_into(&mut fact.protocol);
     (fact.local, fact.remote) = (None, None);
+    if family == libc::AF_PACKET {
+        // That it is gone can be seen, but not that nothing else ended it.
+        fact.end = Some(End::Somehow);
+    }
     fact.tell()
 }

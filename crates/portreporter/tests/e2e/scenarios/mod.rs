@@ -11,6 +11,7 @@ mod hardship;
 mod loss;
 mod modules;
 mod names;
+mod other;
 mod places;
 mod portqry;
 mod process;
@@ -25,6 +26,7 @@ pub(crate) fn all() -> Vec<Case> {
     [
         tcp::CASES,
         udp::CASES,
+        other::CASES,
         process::CASES,
         modules::CASES,
         handed::CASES,

@@ -98,7 +98,7 @@ const RUNS: [Run; 5] = [
         degraded: true,
     },
     // Nobody may read the kernel's memory, root's programs included. TCP is
-    // seen all the same.
+    // seen all the same, and UDP by looking.
     Run {
         name: "lockdown",
         append: "lockdown=confidentiality",
@@ -109,6 +109,7 @@ const RUNS: [Run; 5] = [
             "tcp_refused",
             "tcp_zero_bytes",
             "hardship_no_",
+            "engine_udp_held",
         ],
         engine: "ebpf",
         without: &["cgroup/post_bind"],

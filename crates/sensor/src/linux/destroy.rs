@@ -38,8 +38,10 @@ use super::sock_diag::{self, BY_FAMILY};
 use super::subscription::Subscription;
 use crate::Error;
 
-/// `SKNLGRP_INET_TCP_DESTROY` and the three after it, a bit for each.
-const GROUPS: u32 = 0b1111;
+/// `SKNLGRP_INET_TCP_DESTROY` and the three after it, a bit for each: TCP and UDP
+/// over IPv4, then over IPv6.
+const TCP_GROUPS: u32 = 0b0101;
+const UDP_GROUPS: u32 = 0b1010;
 /// What ends in a namespace that nobody uses any more is heard for so long, in
 /// nanoseconds.
 const LINGER: u64 = 250_000_000;
@@ -173,6 +175,7 @@ impl Counted {
 
 /// A subscription in each network namespace that can be entered.
 pub(crate) struct Deaths {
+    groups: u32,
     room: usize,
     own: Option<u32>,
     places: Vec<Place>,
@@ -199,12 +202,26 @@ impl Place {
 }
 
 impl Deaths {
-    /// Subscribes in our own network namespace, which is `own`.
-    pub(crate) fn open(own: Option<u32>, room: usize) -> Result<Self, Error> {
+    /// Subscribes in our own network namespace, which is `own`, to the ends of
+    /// sockets of these protocols, TCP and UDP or only one of them.
+    pub(crate) fn open(
+        own: Option<u32>,
+        protocols: &[Protocol],
+        room: usize,
+    ) -> Result<Self, Error> {
+        let groups = protocols.iter().fold(0, |groups, protocol| {
+            groups
+                | match protocol {
+                    Protocol::Tcp => TCP_GROUPS,
+                    Protocol::Udp => UDP_GROUPS,
+                    _ => 0,
+                }
+        });
         Ok(Self {
+            groups,
             room,
             own,
-            places: vec![Place::new(own, subscribe(room)?)],
+            places: vec![Place::new(own, subscribe(groups, room)?)],
             refused: HashSet::new(),
         })
     }
@@ -235,8 +252,8 @@ impl Deaths {
             if self.refused.contains(&inode) || self.covered().any(|netns| netns == Some(inode)) {
                 continue;
             }
-            let room = self.room;
-            match netns::within(namespace, || subscribe(room)) {
+            let (groups, room) = (self.groups, self.room);
+            match netns::within(namespace, || subscribe(groups, room)) {
                 Ok(subscription) => {
                     self.places.push(Place::new(Some(inode), subscription));
                 }
@@ -289,17 +306,18 @@ impl Deaths {
     }
 }
 
-fn subscribe(room: usize) -> Result<Subscription, Error> {
+fn subscribe(groups: u32, room: usize) -> Result<Subscription, Error> {
     Subscription::open(
         "the sock_diag destroy groups",
         netlink::SOCK_DIAG,
-        GROUPS,
+        groups,
         room,
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::sock_diag::BOTH;
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use proptest::prelude::*;
@@ -419,7 +437,7 @@ mod tests {
     fn the_kernel_tells_of_our_own_sockets() {
         // Not permitted: the tests of the whole program say so.
         // Others may close sockets by the thousand meanwhile.
-        let Ok(mut deaths) = Deaths::open(Some(1), 1 << 28) else {
+        let Ok(mut deaths) = Deaths::open(Some(1), BOTH, 1 << 28) else {
             return;
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -442,7 +460,7 @@ mod tests {
     #[test]
     fn a_namespace_that_nobody_uses_is_heard_a_moment_longer() {
         let (own, other) = (Some(1), Some(2));
-        let (Ok(mut deaths), Ok(subscription)) = (Deaths::open(own, 1 << 20), subscribe(1)) else {
+        let (Ok(mut deaths), Ok(subscription)) = (Deaths::open(own, BOTH, 1 << 20), subscribe(TCP_GROUPS, 1)) else {
             return;
         };
         deaths.places.push(Place::new(other, subscription));
@@ -460,7 +478,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted() {
-        let Ok(mut deaths) = Deaths::open(Some(1), 1) else {
+        let Ok(mut deaths) = Deaths::open(Some(1), BOTH, 1) else {
             return;
         };
         // The kernel tells a little later, from a queue of its own.

@@ -20,6 +20,7 @@ mod programs;
 mod snapshot;
 mod sock_diag;
 mod subscription;
+mod supplement;
 mod task_file;
 
 use std::path::Path;
@@ -61,20 +62,23 @@ impl Default for Options {
 /// used and what would help.
 pub fn open(options: &Options) -> Result<Sensor, Error> {
     match options.engine {
-        Some(Engine::Ebpf) => ebpf::open(options.ring_bytes).map_err(|error| {
-            let Degradation { why, remedy, .. } = instead_of_ebpf(&error);
-            Error::Unavailable {
-                engine: Engine::Ebpf,
-                reason: match remedy {
-                    Some(remedy) => format!("{why}; {remedy}"),
-                    None => why,
-                },
+        Some(Engine::Ebpf) => match ebpf::open(options.ring_bytes) {
+            Ok(sensor) => Ok(supplement::with_udp(sensor, options)),
+            Err(error) => {
+                let Degradation { why, remedy, .. } = instead_of_ebpf(&error);
+                Err(Error::Unavailable {
+                    engine: Engine::Ebpf,
+                    reason: match remedy {
+                        Some(remedy) => format!("{why}; {remedy}"),
+                        None => why,
+                    },
+                })
             }
-        }),
+        },
         Some(engine) => polling::polling(engine, options),
         None => {
             let reason = match ebpf::open(options.ring_bytes) {
-                Ok(sensor) => return Ok(sensor),
+                Ok(sensor) => return Ok(supplement::with_udp(sensor, options)),
                 Err(reason) => reason,
             };
             let without_ebpf = instead_of_ebpf(&reason);

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use event::{BootTime, Degradation, Engine};
+use event::{BootTime, Degradation, Engine, Protocol};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -43,7 +43,7 @@ use super::misses::{
 use super::procfs;
 use super::programs::{Programs, raise, signal};
 use super::snapshot::View;
-use super::sock_diag::TableSocket;
+use super::sock_diag::{BOTH, TableSocket};
 use crate::{Error, Inspector, Observation, Sensor, Snapshot, Stream};
 
 /// The one stream of these engines.
@@ -72,8 +72,29 @@ pub(crate) fn polling(engine: Engine, options: &Options) -> Result<Sensor, Error
             });
         }
     };
+    poll_for(BOTH, engine, hook, options)
+}
+
+/// The part of `sock-diag` that stands in for hooks that are not there: it looks
+/// for UDP, and for what has no port.
+pub(crate) fn without_tcp(options: &Options) -> Result<Sensor, Error> {
+    poll_for(
+        &[Protocol::Udp],
+        Engine::SockDiag,
+        "sock_diag dump (udp)",
+        options,
+    )
+}
+
+fn poll_for(
+    protocols: &'static [Protocol],
+    engine: Engine,
+    hook: &str,
+    options: &Options,
+) -> Result<Sensor, Error> {
     // Each look that finds something new would load the walk anew.
     let view = View {
+        protocols,
         kernel_walk: false,
         has_others: true,
         ..View::system(engine)
@@ -87,7 +108,10 @@ pub(crate) fn polling(engine: Engine, options: &Options) -> Result<Sensor, Error
         stream.programs.is_some().then_some("proc connector"),
     ];
     let inspector = PollingInspector {
-        view: stream.view.clone(),
+        view: View {
+            protocols: BOTH,
+            ..stream.view.clone()
+        },
         programs: stream.programs.clone(),
         shared: Arc::clone(&stream.shared),
     };
@@ -117,7 +141,7 @@ fn start(view: View, options: &Options) -> Result<(PollingStream, Vec<Degradatio
         let room = usize::try_from(options.ring_bytes)
             .unwrap_or(usize::MAX)
             .saturating_mul(4);
-        match Deaths::open(own, room) {
+        match Deaths::open(own, view.protocols, room) {
             Ok(opened) => deaths = Some(opened),
             Err(error) => degradations.push(without_deaths(&error, interval)),
         }

@@ -79,7 +79,9 @@ pub(crate) struct View {
     /// Whether the kernel may be asked to walk through the descriptors; only
     /// for the machine that we run on.
     pub(crate) kernel_walk: bool,
-    /// Whether sockets that are neither TCP nor UDP are wanted.
+    /// Which of TCP and UDP are wanted.
+    pub(crate) protocols: &'static [Protocol],
+    /// Whether sockets that are neither are wanted.
     pub(crate) has_others: bool,
 }
 
@@ -115,6 +117,7 @@ impl View {
             root: PathBuf::from("/"),
             proc: PathBuf::from("/proc"),
             kernel_walk: engine == Engine::SockDiag,
+            protocols: BOTH,
             has_others: false,
         }
     }
@@ -247,7 +250,9 @@ impl View {
     /// The tables alone, without a look into the processes' descriptors.
     pub(crate) fn tables(&self) -> Result<Tables, Error> {
         let netns = netns::own(&self.proc);
-        let own = self.own_table(BOTH, netns)?.and(self.others("self", netns));
+        let own = self
+            .own_table(self.protocols, netns)?
+            .and(self.others("self", netns));
         let pids = procfs::processes(&self.proc)?;
         Ok(self.complete(own, &netns::find(&self.root, &self.proc, &pids)))
     }
@@ -348,9 +353,10 @@ impl View {
         let netns = Some(namespace.inode);
         let files = |process: &str| {
             let directory = self.proc.join(process).join("net");
-            Ok(procfs::tables(&directory, BOTH, netns)?.and(self.others(process, netns)))
+            Ok(procfs::tables(&directory, self.protocols, netns)?.and(self.others(process, netns)))
         };
-        let ask = || Ok(sock_diag::dump(BOTH, netns)?.and(self.others("thread-self", netns)));
+        let ask =
+            || Ok(sock_diag::dump(self.protocols, netns)?.and(self.others("thread-self", netns)));
         let from_within = match (self.engine, namespace.pid) {
             (Engine::SockDiag, _) => netns::within(namespace, ask).ok(),
             // These files are those of the namespace that the thread is in.
@@ -456,6 +462,7 @@ mod tests {
             std::fs::write(directory.join("net/udp"), "").unwrap();
         }
         let view = View {
+            protocols: BOTH,
             has_others: false,
             engine: Engine::Proc,
             root: tree.path().to_owned(),

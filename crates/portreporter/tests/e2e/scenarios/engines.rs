@@ -27,6 +27,7 @@ pub(super) const CASES: &[Case] = &[
         sock_diag_unprivileged,
     ),
     ("engine_proc_unprivileged", Needs::Root, proc_unprivileged),
+    ("engine_udp_held", Needs::Root, udp_held),
 ];
 
 fn sock_diag() -> Recorder {
@@ -276,4 +277,21 @@ fn unprivileged(mut recorder: Recorder, engine: &'static str) -> String {
     });
     let log = recorder.stop_with(Signal::TERM, &checks(engine));
     log.open()["degraded"].to_string()
+}
+
+/// A UDP socket that stays is seen with its owner by whatever is the best here,
+/// also where no program in the kernel may see UDP.
+fn udp_held() {
+    let mut recorder = Recorder::start();
+    let mut traffic = Traffic::start(&["hold"]);
+    let fact = traffic.wait_until_ready().one("udp");
+    recorder.wait_for("the UDP port", |line| {
+        line["socket"] == fact.cookie && line["event"] == "bind" && line["pid"] == fact.pid
+    });
+    traffic.finish();
+    recorder.wait_for_closes(&[fact.cookie.as_str()]);
+    let log = recorder.stop();
+    let lines = log.about(&fact);
+    lines.events(BOUND).addresses();
+    nobody_wrong(&lines, fact.pid, fact.uid);
 }

@@ -207,6 +207,11 @@ impl Processes {
         }
     }
 
+    /// Was it said to be gone?
+    pub(crate) fn is_gone(&self, key: ProcessKey) -> bool {
+        self.table.get(&key).is_some_and(|slot| slot.is_gone)
+    }
+
     /// What is known of a process, if it was worked out.
     pub(crate) fn find(&self, key: ProcessKey) -> Option<&Known> {
         match &self.table.get(&key)?.entry {

@@ -16,7 +16,8 @@
 //!
 //! Not compared: connections whose handshake is not over, and, among the
 //! missing, sockets of network namespaces that could not be looked into as a
-//! whole.
+//! whole (one that is gone with all its sockets is such a one), but for those
+//! that only a process can keep alive and whose process is gone.
 
 use std::collections::HashMap;
 use std::sync::mpsc::SyncSender;
@@ -274,7 +275,8 @@ impl<S: Sink> Recorder<'_, S> {
                 && !touched.contains(&key)
                 && !found.contains_key(&key)
                 && (live.socket.protocol.is_classic() || snapshot.has_others)
-                && netns.is_some_and(|netns| snapshot.namespaces.contains(&netns))
+                && (netns.is_some_and(|netns| snapshot.namespaces.contains(&netns))
+                    || snapshot.has_others && self.has_died_out(live))
         });
         let differing: FxHashSet<SocketKey> = missed.chain(gone.map(|(key, _)| key)).collect();
         match suspects {
@@ -293,6 +295,14 @@ impl<S: Sink> Recorder<'_, S> {
         }
         self.mend(&found);
         self.sweep_processes(now);
+    }
+
+    /// A socket in a network namespace that is not there any more, or into which
+    /// nobody could look, and which no process holds: is it gone? One that lives
+    /// on without a descriptor (TCP, closed by its process) may not be.
+    fn has_died_out(&self, live: &Live) -> bool {
+        let died = |owner| self.state.processes.is_gone(owner);
+        live.socket.protocol != Protocol::Tcp && live.owner.is_some_and(died)
     }
 
     /// Writes what was missed and what is gone.

@@ -52,14 +52,11 @@ impl<S: Sink> Recorder<'_, S> {
     /// Writes what a look was taken for, with what it found.
     pub(crate) fn answer(&mut self, keys: Vec<SocketKey>, snapshot: &Snapshot, took: Duration) {
         self.next_ask = Instant::now() + (took * LOOK_SHARE).max(LOOK_PAUSE);
+        self.number(snapshot);
         if keys.is_empty() {
             return;
         }
         for found in &snapshot.sockets {
-            if matches!(found.socket.protocol, Protocol::Packet(_)) {
-                self.number(&keys, found);
-                continue;
-            }
             let key = SocketKey::of(&found.socket);
             if let Some(live) = self.state.table.get_mut(key)
                 && let Some(held) = &mut live.held
@@ -76,35 +73,39 @@ impl<S: Sink> Recorder<'_, S> {
         }
     }
 
-    /// A packet socket: one of those whose lines wait for a number, if it is
-    /// not known yet and held by the process that made it.
-    fn number(&mut self, keys: &[SocketKey], found: &FoundSocket) {
-        let new = SocketKey::of(&found.socket);
-        if self.state.table.contains(new) {
-            return;
-        }
-        let table = &mut self.state.table;
-        let candidates = keys.iter().filter_map(|&key| {
-            let live = table.get_mut(key)?;
-            let fits = live.held.as_deref().is_some_and(held::lacks_number)
-                && live.socket.netns == found.socket.netns
-                && live
-                    .owner
-                    .is_some_and(|owner| found.holders.contains(&owner.pid));
-            // It may take other frames by now than those it was made for.
-            fits.then_some((live.socket.protocol != found.socket.protocol, key))
+    /// Gives packet sockets that are not known yet to the lines that wait for
+    /// their number, each to one of the process that holds it. Lines are served
+    /// that did not ask for this look, too: else it would discover their socket.
+    fn number(&mut self, snapshot: &Snapshot) {
+        let new = snapshot.sockets.iter().filter(|found| {
+            matches!(found.socket.protocol, Protocol::Packet(_))
+                && !self.state.table.contains(SocketKey::of(&found.socket))
         });
-        let best = candidates.min_by_key(|&(differs, _)| differs);
-        let Some((_, key)) = best else { return };
-        let Some(mut live) = self.state.table.remove(key) else {
-            return;
-        };
-        live.socket.cookie = found.socket.cookie;
-        for held in live.held.iter_mut().flatten() {
-            held.socket.cookie = found.socket.cookie;
+        let new: Vec<&FoundSocket> = new.collect();
+        for found in new {
+            let waiting = self.state.table.live().filter(|(_, live)| {
+                let held = live.held.as_deref();
+                held.is_some_and(held::lacks_number)
+                    && live.socket.netns == found.socket.netns
+                    && live
+                        .owner
+                        .is_some_and(|owner| found.holders.contains(&owner.pid))
+            });
+            // It may take other frames by now than those it was made for.
+            let best =
+                waiting.min_by_key(|(_, live)| live.socket.protocol != found.socket.protocol);
+            let Some((key, _)) = best else { continue };
+            let Some(mut live) = self.state.table.remove(key) else {
+                continue;
+            };
+            live.socket.cookie = found.socket.cookie;
+            for held in live.held.iter_mut().flatten() {
+                held.socket.cookie = found.socket.cookie;
+            }
+            let key = SocketKey::of(&found.socket);
+            self.state.table.insert(key, live);
+            self.release_one(key);
         }
-        self.state.table.insert(new, live);
-        self.release_one(new);
     }
 
     /// A connection was accepted by one of its holders. If the listener's owner

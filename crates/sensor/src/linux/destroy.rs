@@ -460,7 +460,9 @@ mod tests {
     #[test]
     fn a_namespace_that_nobody_uses_is_heard_a_moment_longer() {
         let (own, other) = (Some(1), Some(2));
-        let (Ok(mut deaths), Ok(subscription)) = (Deaths::open(own, BOTH, 1 << 20), subscribe(TCP_GROUPS, 1)) else {
+        let (Ok(mut deaths), Ok(subscription)) =
+            (Deaths::open(own, BOTH, 1 << 20), subscribe(TCP_GROUPS, 1))
+        else {
             return;
         };
         deaths.places.push(Place::new(other, subscription));

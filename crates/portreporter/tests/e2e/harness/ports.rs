@@ -107,6 +107,10 @@ fn row(line: &Value) -> Option<String> {
     if !["listen", "bind", "connect", "accept", "discover"].contains(&line["event"].as_str()?) {
         return None;
     }
+    // The other kinds are in PR-EVENTS alone.
+    if line["protocol"] != "tcp" && line["protocol"] != "udp" {
+        return None;
+    }
     let text = |key: &str| line[key].as_str().unwrap_or_default();
     let number = |key: &str| line[key].as_u64().unwrap_or_default().to_string();
     let remote = match (text("protocol"), text("family"), line["remote_ip"].as_str()) {

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::expect::{CONNECTED, CREATOR, FOUND, INHERITED};
 use crate::harness::log::{Checks, Set};
-use crate::harness::{Fact, Launch, Log, Recorder, Traffic};
+use crate::harness::{Fact, Launch, Log, Recorder, Traffic, open_directory};
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
@@ -25,6 +26,8 @@ pub(super) const CASES: &[Case] = &[
         stopped_under_load,
     ),
     ("loss_no_processor", Needs::RootAlone, no_processor_left),
+    ("loss_disk_blocks", Needs::RootAlone, disk_blocks),
+    ("loss_full_storage", Needs::RootAlone, full_storage),
 ];
 
 /// The sockets that `hold` keeps open, and their states.
@@ -164,7 +167,34 @@ fn check_table(set: &Set, there: &[Fact], gone: &[Fact]) {
 /// Connections are made all the while, and for some thousands of them the
 /// recorder does not run: what is missing in the record lies in its gaps.
 fn stopped_under_load() {
-    let mut recorder = Launch::new().args(&["--ring-size", "256"]).start();
+    let recorder = Launch::new().args(&["--ring-size", "256"]).start();
+    let missing = interrupted(recorder, 3_000, |recorder, stops| {
+        recorder.signal(if stops { Signal::STOP } else { Signal::CONT });
+    });
+    assert!(missing > 0, "a ring of 256 KB was expected to overflow");
+}
+
+/// The disk takes nothing for ten seconds, and connections are made all the
+/// while. Events wait in memory; if that does not suffice, what is missing lies
+/// in gaps.
+fn disk_blocks() {
+    let disk = BlockingDisk::mount();
+    let recorder = Launch::new()
+        .in_directory(&disk.path().join("logs"))
+        .args(&["--ring-size", "256", "--max-total-size", "200M"])
+        .start();
+    interrupted(recorder, 10_000, |_, stops| disk.freeze(stops));
+}
+
+/// Connections are made, for a while and then for at least so many milliseconds
+/// during which the recorder is kept from its work, and then for a while more. Says how
+/// many are missing in the record; each of them has to lie in a gap, and what
+/// happens afterwards has to be there.
+fn interrupted(
+    mut recorder: Recorder,
+    milliseconds: u32,
+    interrupt: impl Fn(&Recorder, bool),
+) -> u64 {
     let mut traffic = Traffic::start(&["churn", "127.0.3.5"]);
     // At 2,000 connections a second; a slow machine takes longer.
     let mut wait_for = |connections: u32| {
@@ -173,9 +203,9 @@ fn stopped_under_load() {
         }
     };
     wait_for(1_000);
-    recorder.signal(Signal::STOP);
-    wait_for(6_000);
-    recorder.signal(Signal::CONT);
+    interrupt(&recorder, true);
+    wait_for(2 * milliseconds);
+    interrupt(&recorder, false);
     wait_for(2_000);
     let churn = traffic.finish();
     let connections = churn.line("churn")["connections"].as_array();
@@ -207,9 +237,104 @@ fn stopped_under_load() {
         }
         before = after;
     }
-    assert!(missing > 0, "a ring of 256 KB was expected to overflow");
     log.about(&facts.one("client"))
         .tell(CONNECTED, CREATOR, "closed");
+    missing
+}
+
+/// A file system that can be told to take nothing.
+struct BlockingDisk {
+    home: tempfile::TempDir,
+}
+
+impl BlockingDisk {
+    fn mount() -> Self {
+        let home = open_directory();
+        let image = home.path().join("image");
+        let file = std::fs::File::create(&image).expect("a file");
+        file.set_len(512 << 20).expect("a file with holes");
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        let disk = Self { home };
+        std::fs::create_dir(disk.path()).expect("a directory");
+        // Who reads must not have to write.
+        run(Command::new("mount")
+            .args(["-o", "loop,noatime"])
+            .arg(&image)
+            .arg(disk.path()));
+        disk
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.path().join("disk")
+    }
+
+    fn freeze(&self, stops: bool) {
+        let how = if stops { "--freeze" } else { "--unfreeze" };
+        run(Command::new("fsfreeze").arg(how).arg(self.path()));
+    }
+}
+
+impl Drop for BlockingDisk {
+    fn drop(&mut self) {
+        // One that is not frozen is not harmed.
+        for (program, argument) in [("fsfreeze", "--unfreeze"), ("umount", "-l")] {
+            let _ = Command::new(program)
+                .arg(argument)
+                .arg(self.path())
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let status = command.status();
+    assert!(
+        status.as_ref().is_ok_and(std::process::ExitStatus::success),
+        "{command:?} was expected to work: {status:?}"
+    );
+}
+
+/// Nothing can be kept with a socket in the kernel: what needs it is lost, and
+/// found by reconciliation.
+fn full_storage() {
+    if !is_room_limited_by_namespace() {
+        // Before Linux 6.8 the limit is that of the whole machine.
+        return;
+    }
+    let mut recorder = Launch::new().args(&["--reconcile", "1"]).start();
+    let mut traffic = Traffic::start(&["without-room", "hold"]);
+    let said = traffic.wait_until_ready();
+    let facts: Vec<Fact> = HELD.iter().map(|(role, _)| said.one(role)).collect();
+    wait_for_all(&mut recorder, &facts, &[]);
+    recorder.roll();
+    traffic.finish();
+    wait_for_all(&mut recorder, &[], &facts);
+    let log = recorder.stop_with(Signal::TERM, &MAY_LOSE);
+
+    for fact in &facts {
+        log.about(fact)
+            .addresses()
+            .owner(&[CREATOR, INHERITED, FOUND].concat());
+    }
+    let udp = log.about(&facts[3]);
+    udp.events(&["discover", "vanish"]);
+    let gaps = gaps(&log);
+    assert!(
+        gaps.iter().any(|&(_, to)| said.began <= to + CLOCKS),
+        "a gap was expected after {}: {gaps:?}",
+        said.began
+    );
+    check_table(&log.sets[log.sets.len() - 1], &facts, &[]);
+}
+
+/// Does each network namespace limit the room by itself?
+fn is_room_limited_by_namespace() -> bool {
+    let script = "test -w /proc/sys/net/core/optmem_max";
+    let status = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// From when to when something is missing, in microseconds since 1970.

@@ -29,7 +29,8 @@ pub(super) const CASES: &[Case] = &[
 /// Recorded as any other socket is.
 fn made(scenario: &[&str], family: &str, number: Value) {
     let (facts, log) = record(scenario);
-    let said = log.about(&facts.one("other"));
+    let fact = facts.one("other");
+    let said = log.about(&fact);
     said.tell(BOUND, CREATOR, "closed")
         .value("bind", "family", family)
         .since(facts.began);

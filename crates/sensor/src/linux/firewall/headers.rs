@@ -93,7 +93,7 @@ impl Headers {
             2 => {
                 let name = match self.protocol {
                     Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
+                    _ => "udp",
                 };
                 let label = match (offset, length) {
                     (0, 2) => format!("{name} sport"),
@@ -113,6 +113,7 @@ impl Headers {
 pub(super) fn number_of(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
-        Protocol::Udp => 17,
+        // It is asked of no others.
+        _ => 17,
     }
 }

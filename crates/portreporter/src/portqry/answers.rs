@@ -102,6 +102,10 @@ pub(super) fn tell(out: &mut Tee, verdict: &Verdict, community: &str) {
     let (Some((question, manner)), Some(answer)) = (asked, &verdict.answer) else {
         return;
     };
+    if verdict.first == Status::NotListening {
+        // The question may have been what found that out.
+        return;
+    }
     let exchange = Exchange {
         verdict,
         label,
@@ -119,6 +123,7 @@ pub(super) fn tell(out: &mut Tee, verdict: &Verdict, community: &str) {
         if manner == Manner::AdapterStatus && verdict.status == Status::Listening {
             out.line(&format!("{label} port: {}", verdict.status));
         } else {
+            out.blank();
             out.line(&format!("{label} port {port} is {}", verdict.status));
         }
     }
@@ -170,15 +175,22 @@ impl Exchange<'_> {
             Manner::SqlServer => "SQL Server".to_owned(),
             Manner::Isa => "ISA".to_owned(),
             Manner::Announced(name) => name.to_owned(),
-            Manner::Status | Manner::Banner | Manner::Other => self.question.to_uppercase(),
+            Manner::Status | Manner::Banner | Manner::Other => match self.question {
+                "kerberos" => "Kerberos".to_owned(),
+                "mysql" => "MySQL".to_owned(),
+                "postgresql" => "PostgreSQL".to_owned(),
+                "redis" => "Redis".to_owned(),
+                "ms-sql-s" => "SQL Server".to_owned(),
+                "netbios-ssn" => "NETBIOS session".to_owned(),
+                question => question.to_uppercase(),
+            },
         }
     }
 
     fn answer(&self, out: &mut Tee, answer: &Answer) {
         let name = self.name();
         match self.manner {
-            Manner::Status => {}
-            Manner::Snmp | Manner::Announced(_) => out.blank(),
+            Manner::Status | Manner::Snmp | Manner::Announced(_) => {}
             Manner::Banner => {
                 let Some(text) = answer.text.as_deref().filter(|text| !text.is_empty()) else {
                     return;
@@ -194,7 +206,6 @@ impl Exchange<'_> {
                 ldap(out, answer);
                 out.blank();
                 out.line("======== End of LDAP query response ========");
-                out.blank();
             }
             Manner::EndpointMapper => {
                 out.line("Server's response:");
@@ -202,7 +213,6 @@ impl Exchange<'_> {
                 endpoints(out, answer);
                 out.blank();
                 out.line("==== End of RPC Endpoint Mapper query response ====");
-                out.blank();
             }
             Manner::AdapterStatus => {
                 out.blank();
@@ -214,7 +224,6 @@ impl Exchange<'_> {
                 out.blank();
                 instances(out, answer);
                 out.line("==== End of SQL Server query response ====");
-                out.blank();
             }
             Manner::Isa | Manner::Other => {
                 out.blank();
@@ -226,7 +235,6 @@ impl Exchange<'_> {
                 }
                 out.blank();
                 out.line(&format!("======== End of {name} query response ========"));
-                out.blank();
             }
         }
     }
@@ -243,7 +251,6 @@ impl Exchange<'_> {
         } else {
             out.line(&format!("{name} query to port {port} failed: {fault}"));
         }
-        out.blank();
     }
 }
 

@@ -160,9 +160,19 @@ TCP port 389 (ldap service): LISTENING
 Sending LDAP query to TCP port 389...
 
 LDAP query to port 389 failed: the connection was closed before the answer was complete
-
 "
     );
+}
+
+#[test]
+fn what_is_not_there_is_not_told_to_be_asked() {
+    let gone = Verdict {
+        first: Status::NotListening,
+        status: Status::NotListening,
+        answer: Some(Err(Fault::Silent(Duration::from_secs(3)))),
+        ..answered((Udp, 69), "tftp", "tftp", Answer::default())
+    };
+    assert_eq!(told(&gone), "UDP port 69 (tftp service): NOT LISTENING\n");
 }
 
 #[test]
@@ -380,7 +390,6 @@ ISA query response:
 Path1=\\isa\mspclnt\
 
 ======== End of ISA query response ========
-
 "
     );
 }

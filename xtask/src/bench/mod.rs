@@ -91,6 +91,9 @@ struct Sizes {
     rounds: u32,
     /// Seconds of the paced storm.
     paced_seconds: u32,
+    /// How often the recorder of a storm compares its table with the kernel's,
+    /// in seconds; `record` does so each minute unless it is told otherwise.
+    reconcile: u32,
     /// Connections in `TIME_WAIT` among which a recorded storm may begin.
     leftovers: u64,
     /// Processes that `list` has to name.
@@ -112,6 +115,7 @@ impl Sizes {
                 connections: 20_000,
                 rounds: 1,
                 paced_seconds: 1,
+                reconcile: 5,
                 leftovers: u64::MAX,
                 list_processes: 50,
                 list_calls: 3,
@@ -124,6 +128,7 @@ impl Sizes {
                 connections: 200_000,
                 rounds: 3,
                 paced_seconds: 10,
+                reconcile: 60,
                 leftovers: 1000,
                 list_processes: 500,
                 list_calls: 7,

@@ -17,12 +17,17 @@ use super::measure::{Life, Subject};
 /// How long the recorder may take until it has the first snapshot.
 const READY_LIMIT: Duration = Duration::from_mins(5);
 
+/// How long after its time a comparison with the kernel's table is over, for
+/// sure: two looks, each concluded once all events from before have been heard.
+const COMPARING: Duration = Duration::from_secs(8);
+
 /// The line that closes the first snapshot; from here on every event counts.
 const READY: &[u8] = b"\"snapshot-end\"";
 
 /// A recorder with a log directory of its own, which goes when this goes.
 pub(crate) struct Recorder {
     pub(crate) subject: Subject,
+    started: Instant,
     directory: TempDir,
 }
 
@@ -54,9 +59,25 @@ impl Recorder {
             .stdout(File::create(directory.path().join("stdout"))?)
             .stderr(File::create(&errors)?);
         let subject = Subject::spawn("portreporter record", &mut command)?;
-        let mut recorder = Self { subject, directory };
+        let mut recorder = Self {
+            subject,
+            started: Instant::now(),
+            directory,
+        };
         recorder.wait_until_ready().with_context(|| said(&errors))?;
+        recorder.started = Instant::now();
         Ok(recorder)
+    }
+
+    /// Waits until it has compared its table with the kernel's, which it does
+    /// `every` so often: after that it has told of every socket that is gone.
+    pub(crate) fn wait_until_compared(&mut self, every: Duration) -> anyhow::Result<()> {
+        let next = time_of_next(self.started.elapsed(), every) + COMPARING;
+        while self.started.elapsed() < next {
+            self.subject.must_run()?;
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        Ok(())
     }
 
     /// Tells it to end and waits until it has sealed its logs.
@@ -91,6 +112,15 @@ impl Recorded {
     pub(crate) fn logs(&self) -> PathBuf {
         logs(self.directory.path())
     }
+}
+
+/// When what is done `every` so often is next due, counted like `elapsed`.
+fn time_of_next(elapsed: Duration, every: Duration) -> Duration {
+    let mut next = every;
+    while next < elapsed {
+        next += every;
+    }
+    next
 }
 
 /// Looks for [`READY`] in files that grow, each byte once.
@@ -145,6 +175,15 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+
+    #[test]
+    fn the_next_time_is_not_before_now() {
+        let next = |elapsed| {
+            let next = time_of_next(Duration::from_secs(elapsed), Duration::from_mins(1));
+            next.as_secs()
+        };
+        assert_eq!([0, 7, 60, 61, 185].map(next), [60, 60, 60, 120, 240]);
+    }
 
     #[test]
     fn the_end_of_the_snapshot_is_found_even_if_it_comes_in_pieces() {

@@ -54,7 +54,7 @@ pub(super) fn run(binary: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Figure>> {
     for round in 1..=sizes.rounds {
         progress(&format!("storm: round {round} of {}", sizes.rounds));
         machine::wait_for_calm(sizes.leftovers)?;
-        let (watched, tally) = recorded(binary, &arguments)?;
+        let (watched, tally) = recorded(binary, &arguments, sizes)?;
         alone.push(storm(&arguments)?);
         ours.push(watched);
         tallies.push(tally);
@@ -71,7 +71,7 @@ pub(super) fn run(binary: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Figure>> {
         PACE.to_string(),
     ];
     machine::wait_for_calm(sizes.leftovers)?;
-    let (calm, calm_tally) = recorded(binary, &paced)?;
+    let (calm, calm_tally) = recorded(binary, &paced, sizes)?;
 
     let mut figures = compared(&alone, &ours, &theirs);
     figures.extend(kept(&tallies, sizes.connections, "full speed"));
@@ -149,6 +149,11 @@ fn kept(tallies: &[Tally], connections: u32, when: &str) -> Vec<Figure> {
         row("established and closes unexplained", &|tally| {
             tally.unfinished(connections)
         }),
+        Figure::count(
+            BENCH,
+            format!("{when}: of the closes, told by the comparison alone"),
+            tallies.iter().map(|tally| tally.vanished).sum(),
+        ),
         row("wrong owners", &|tally| tally.wrong_owner),
         row("recorded twice", &|tally| tally.doubled),
         row("holes in the numbering", &|tally| tally.holes),
@@ -157,24 +162,41 @@ fn kept(tallies: &[Tally], connections: u32, when: &str) -> Vec<Figure> {
 }
 
 /// A storm under the recorder.
-fn recorded(binary: &Path, arguments: &[String]) -> anyhow::Result<(Watched, Tally)> {
-    let mut recorder = Recorder::start(binary)?;
+fn recorded(
+    binary: &Path,
+    arguments: &[String],
+    sizes: &Sizes,
+) -> anyhow::Result<(Watched, Tally)> {
+    let every = sizes.reconcile.to_string();
+    let mut recorder = Recorder::start_with(binary, &["--reconcile", &every])?;
     let before = recorder.subject.cpu()?;
     let outcome = storm(arguments)?;
     recorder.subject.settle(SETTLE_LIMIT)?;
+    // What it does later is not the storm's, and how much it is depends on
+    // what else is on the machine.
+    let settled = recorder.subject.cpu()?;
+    recorder.wait_until_compared(Duration::from_secs(sizes.reconcile.into()))?;
+    recorder.subject.settle(SETTLE_LIMIT)?;
+    let idle = recorder.subject.cpu()?.saturating_sub(settled);
     let recorded = recorder.stop()?;
     let tally = Tally::read(&recorded.logs(), &outcome)?;
     progress(&format!(
-        "storm: engine {}, {} events in {} MB of PR-EVENTS, {} lost",
+        "storm: engine {}, {} events in {} MB of PR-EVENTS, {} lost, {} vanished",
         tally.engine,
         tally.events,
         tally.bytes / 1_000_000,
         tally.lost,
+        tally.vanished,
     ));
     let watched = Watched {
         per_second: per_second(&outcome),
         load_micros: load_micros(&outcome),
-        cpu_micros: (recorded.life.cpu.saturating_sub(before)).as_secs_f64() * 1e6,
+        cpu_micros: recorded
+            .life
+            .cpu
+            .saturating_sub(before + idle)
+            .as_secs_f64()
+            * 1e6,
         lines: as_f64(tally.events),
         connections: f64::from(outcome.connections),
         peak_rss: as_f64(recorded.life.peak_rss) / 1e6,

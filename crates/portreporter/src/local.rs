@@ -244,7 +244,7 @@ fn listens(found: &FoundSocket, protocol: Protocol, port: u16) -> bool {
         && socket.local.port == port
         && match protocol {
             Protocol::Tcp => socket.state == Some(TcpState::Listening),
-            Protocol::Udp => socket.remote.is_none(),
+            _ => socket.remote.is_none(),
         }
 }
 

@@ -62,8 +62,8 @@ impl Lines {
         more: &str,
     ) {
         let state = match socket.protocol {
-            Protocol::Udp => NOTHING,
             Protocol::Tcp => socket.state.map_or(NOTHING, event::TcpState::name),
+            _ => NOTHING,
         };
         let line = format!(
             "{}  {what:11}  {:5}  {:21}  {:21}  {state:12}  {}{more}",

@@ -43,7 +43,8 @@ impl ProbeSocket {
         };
         let (kind, number) = match protocol {
             Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
-            Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+            // It is asked of no others.
+            _ => (SocketType::DGRAM, ipproto::UDP),
         };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = Self(socket_with(family, kind, flags, Some(number))?);

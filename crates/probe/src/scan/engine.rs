@@ -391,7 +391,7 @@ impl<'a> Engine<'a> {
                 let host = self.address(task).ip();
                 self.pace.wait(host, tried, self.settings.wait)
             }
-            Protocol::Udp => self.settings.reply_wait / self.settings.tries.max(1),
+            _ => self.settings.reply_wait / self.settings.tries.max(1),
         }
     }
 
@@ -422,7 +422,7 @@ impl<'a> Engine<'a> {
                 Ok(()) => Ok(()),
                 Err(error) => Err(error),
             },
-            Protocol::Udp => match flight.socket.receive() {
+            _ => match flight.socket.receive() {
                 Ok(true) => Ok(()),
                 Ok(false) => match system::last_message(&flight.socket) {
                     None => return Ok(()),

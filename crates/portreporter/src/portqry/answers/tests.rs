@@ -34,7 +34,7 @@ fn answered(
     Verdict {
         first: match protocol {
             Tcp => Status::Listening,
-            Udp => Status::ListeningOrFiltered,
+            _ => Status::ListeningOrFiltered,
         },
         asked: Some(question),
         answer: Some(Ok(answer)),

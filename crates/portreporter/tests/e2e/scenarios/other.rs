@@ -9,16 +9,16 @@ use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
     ("other_raw", Needs::Root, || {
-        made(&["other", "raw"], "ipv4", 1.into());
+        made(&["other", "raw"], "ipv4", &1.into());
     }),
     ("other_raw_ipv6", Needs::Root, || {
-        made(&["other", "raw6"], "ipv6", 58.into());
+        made(&["other", "raw6"], "ipv6", &58.into());
     }),
     ("other_ping", Needs::Root, || {
-        made(&["in-netns", "other", "ping"], "ipv4", Value::Null);
+        made(&["in-netns", "other", "ping"], "ipv4", &Value::Null);
     }),
     ("other_udp_lite", Needs::Root, || {
-        made(&["other", "udplite"], "ipv4", Value::Null);
+        made(&["other", "udplite"], "ipv4", &Value::Null);
     }),
     ("other_packet", Needs::Root, packet),
     ("other_packet_gone_at_once", Needs::Root, packet_gone),
@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Recorded as any other socket is.
-fn made(scenario: &[&str], family: &str, number: Value) {
+fn made(scenario: &[&str], family: &str, number: &Value) {
     let (facts, log) = record(scenario);
     let fact = facts.one("other");
     let said = log.about(&fact);
@@ -35,7 +35,7 @@ fn made(scenario: &[&str], family: &str, number: Value) {
         .value("bind", "family", family)
         .since(facts.began);
     for line in said.all() {
-        assert_eq!(line["protocol_number"], number, "{line}");
+        assert_eq!(&line["protocol_number"], number, "{line}");
     }
     only_in_the_record(&log, &facts);
 }

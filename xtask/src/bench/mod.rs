@@ -32,6 +32,7 @@ mod list;
 pub(crate) mod machine;
 pub(crate) mod measure;
 pub(crate) mod peer;
+mod query;
 pub(crate) mod recorder;
 pub(crate) mod report;
 mod storm;
@@ -75,6 +76,8 @@ enum Bench {
     Idle,
     /// `list` beside `ss -tunap`.
     List,
+    /// `query` beside `nmap`.
+    Query,
     /// The recorder with 100,000 open sockets.
     Tracked,
     /// 200,000 loopback connections, recorded and not, beside tcpstates.
@@ -104,6 +107,14 @@ struct Sizes {
     idle_seconds: u64,
     /// Sockets of `tracked`.
     tracked_sockets: u32,
+    /// Ports of the one host that `query` asks.
+    query_ports: u16,
+    /// Hosts that `query` asks.
+    query_hosts: u32,
+    /// Ports of every kind.
+    query_mixed: u16,
+    /// Calls of each program in `query`.
+    query_rounds: u32,
     /// What is wanted of the events that the paced storm loses.
     paced_loss: Target,
 }
@@ -121,6 +132,10 @@ impl Sizes {
                 list_calls: 3,
                 idle_seconds: 10,
                 tracked_sockets: 10_000,
+                query_ports: 5000,
+                query_hosts: 64,
+                query_mixed: 100,
+                query_rounds: 1,
                 // A busy machine may be too slow, and the recorder says so.
                 paced_loss: Target::AtMost(0.0),
             },
@@ -134,6 +149,10 @@ impl Sizes {
                 list_calls: 7,
                 idle_seconds: 60,
                 tracked_sockets: 100_000,
+                query_ports: 65_535,
+                query_hosts: 1000,
+                query_mixed: 500,
+                query_rounds: 5,
                 paced_loss: Target::Zero,
             },
         );
@@ -144,6 +163,7 @@ impl Sizes {
         if let Some(rounds) = options.rounds {
             sizes.rounds = rounds;
             sizes.list_calls = rounds;
+            sizes.query_rounds = rounds;
         }
         if let Some(seconds) = options.idle_seconds {
             sizes.idle_seconds = seconds;
@@ -177,6 +197,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let figures = match bench {
             Bench::Idle => idle::run(&binary, &sizes)?,
             Bench::List => list::run(&binary, &sizes)?,
+            Bench::Query => query::run(&binary, &sizes)?,
             Bench::Tracked => tracked::run(&binary, &sizes)?,
             Bench::Storm => storm::run(&binary, &sizes)?,
             Bench::Build => build::run()?,

@@ -49,14 +49,17 @@ impl Stop {
         }
     }
 
-    /// What is ended when this is stopped; perhaps it was already.
+    /// What is ended when this is stopped.
     pub(super) fn governs(&self, control: Control) {
         let mut slot = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.how.load(Ordering::Acquire) != 0 {
-            // The queue is empty still: nothing is waited for.
-            control.stop();
-        }
         *slot = Some(control);
+    }
+
+    /// Was it stopped? Whoever begins to watch has to ask: a stop from before
+    /// cannot be handed over, because the queue may be full already and nobody
+    /// empties it yet.
+    pub(super) fn is_asked(&self) -> bool {
+        self.how.load(Ordering::Acquire) != 0
     }
 
     /// Stops. Returns whether that is news.

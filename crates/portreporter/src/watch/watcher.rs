@@ -172,7 +172,7 @@ impl Sink for Watcher {
     }
 
     fn is_over(&self) -> bool {
-        self.tee.is_pointless()
+        self.tee.is_pointless() || self.stop.is_asked()
     }
 
     fn lacks(&mut self, degradation: &Degradation) -> bool {

@@ -35,6 +35,7 @@ pub(crate) mod peer;
 mod query;
 pub(crate) mod recorder;
 pub(crate) mod report;
+mod soak;
 mod storm;
 mod tracked;
 
@@ -82,6 +83,9 @@ enum Bench {
     Tracked,
     /// 200,000 loopback connections, recorded and not, beside tcpstates.
     Storm,
+    /// Ten million events, and the memory that they leave. Only if it is asked
+    /// for, or as a part of `--smoke`.
+    Soak,
     /// A clean release build.
     Build,
 }
@@ -117,6 +121,8 @@ struct Sizes {
     query_rounds: u32,
     /// What is wanted of the events that the paced storm loses.
     paced_loss: Target,
+    /// How long `soak` is.
+    soak: soak::Length,
 }
 
 impl Sizes {
@@ -138,6 +144,7 @@ impl Sizes {
                 query_rounds: 1,
                 // A busy machine may be too slow, and the recorder says so.
                 paced_loss: Target::AtMost(0.0),
+                soak: soak::Length::SMOKE,
             },
             Self {
                 connections: 200_000,
@@ -154,6 +161,7 @@ impl Sizes {
                 query_mixed: 500,
                 query_rounds: 5,
                 paced_loss: Target::Zero,
+                soak: soak::Length::FULL,
             },
         );
         let mut sizes = if options.smoke { smoke } else { full };
@@ -180,7 +188,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         .copied()
         .filter(|bench| {
             if options.only.is_empty() {
-                !(options.smoke && *bench == Bench::Build)
+                match bench {
+                    Bench::Build => !options.smoke,
+                    Bench::Soak => options.smoke,
+                    _ => true,
+                }
             } else {
                 options.only.contains(bench)
             }
@@ -200,6 +212,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
             Bench::Query => query::run(&binary, &sizes)?,
             Bench::Tracked => tracked::run(&binary, &sizes)?,
             Bench::Storm => storm::run(&binary, &sizes)?,
+            Bench::Soak => soak::run(&binary, &sizes)?,
             Bench::Build => build::run()?,
         };
         report.extend(figures);

@@ -108,6 +108,11 @@ impl<'a> Datagrams<'a> {
         self.wait
     }
 
+    /// Whether any datagram has come, of whatever kind.
+    pub fn has_heard(&self) -> bool {
+        self.received > 0
+    }
+
     /// Sends `request` and gives the first datagram for which `answers` is
     /// true; others (late, forged, of another question) are passed over. While
     /// nothing is heard the request is sent again halfway to the deadline.

@@ -170,7 +170,11 @@ fn over_datagrams(
     } else {
         Datagrams::new(wire, wait)
     };
-    question.ask_datagrams(asked, &mut datagrams)
+    match question.ask_datagrams(asked, &mut datagrams) {
+        // Whatever came did not answer, but somebody is there.
+        Err(Fault::Silent(wait)) if datagrams.has_heard() => Err(Fault::Slow(wait)),
+        outcome => outcome,
+    }
 }
 
 /// What the outcome of a question says about a UDP port.

@@ -215,6 +215,18 @@ impl Recorder {
     /// close. Does not fail if one does not: the expectations that follow say
     /// what is missing.
     pub(crate) fn wait_for_closes(&mut self, cookies: &[&str]) {
+        self.wait_for_all(cookies, closed_by);
+    }
+
+    /// The same, where the end of a socket may also be found by reconciliation.
+    pub(crate) fn wait_for_ends(&mut self, cookies: &[&str]) {
+        self.wait_for_all(cookies, |line| {
+            let vanished = (line["event"] == "vanish").then(|| line["socket"].as_str());
+            closed_by(line).or(vanished.flatten())
+        });
+    }
+
+    fn wait_for_all(&mut self, cookies: &[&str], ended: impl Fn(&Value) -> Option<&str>) {
         let closed = &mut self.closed;
         let mut open: HashSet<&str> = cookies.iter().copied().collect();
         open.retain(|cookie| !closed.contains(*cookie));
@@ -222,7 +234,7 @@ impl Recorder {
         while !open.is_empty() && open.len() < before {
             before = open.len();
             self.tail.find(&self.pidfd, PATIENCE, |line| {
-                if let Some(cookie) = closed_by(line) {
+                if let Some(cookie) = ended(line) {
                     open.remove(cookie);
                     closed.insert(cookie.to_owned());
                 }

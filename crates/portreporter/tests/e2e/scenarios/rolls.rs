@@ -82,8 +82,13 @@ struct Counted<'a> {
     strangers: u32,
 }
 
+/// Kernels were seen that make a change without calling the programs attached to
+/// it, a few in hundreds of thousands. The end of such a socket is found by
+/// reconciliation, which is then as good as told; but no more than so many.
+const FOUND_BY_LOOKING: usize = 400;
+
 fn in_a_storm() {
-    let mut recorder = Recorder::start();
+    let mut recorder = Launch::new().args(&["--reconcile", "5"]).start();
     let mut traffic = Traffic::start(&["storm", "20000", "127.0.3.1"]);
     for _ in 0..5 {
         for _ in 0..3 {
@@ -98,7 +103,7 @@ fn in_a_storm() {
         list.iter().filter_map(Value::as_str).collect()
     };
     let (clients, servers) = (cookies("clients"), cookies("servers"));
-    recorder.wait_for_closes(&[clients.as_slice(), servers.as_slice()].concat());
+    recorder.wait_for_ends(&[clients.as_slice(), servers.as_slice()].concat());
     let log = recorder.stop();
     assert!(
         log.sets.len() >= 6,
@@ -115,11 +120,17 @@ fn in_a_storm() {
         *socket.events.entry(event).or_default() += 1;
         socket.strangers += u32::from(line["pid"] != storm["pid"]);
     }
-    let mut wrong = Vec::new();
+    let (mut wrong, mut found) = (Vec::new(), 0);
     for (list, expected) in [(&clients, CONNECTED), (&servers, ACCEPTED)] {
         assert!(list.len() == 20_000, "20,000 connections were expected");
         for &cookie in list {
-            let socket = counted.remove(cookie).unwrap_or_default();
+            let mut socket = counted.remove(cookie).unwrap_or_default();
+            if !socket.events.contains_key("close")
+                && let Some(times) = socket.events.remove("vanish")
+            {
+                socket.events.insert("close", times);
+                found += 1;
+            }
             let main: u32 = socket
                 .events
                 .iter()
@@ -134,6 +145,10 @@ fn in_a_storm() {
             }
         }
     }
+    assert!(
+        found <= FOUND_BY_LOOKING,
+        "the ends of {found} sockets were not told"
+    );
     assert!(
         wrong.is_empty(),
         "each socket was expected to have its events once, all of process {}; {} have not: {:#?}",

@@ -27,7 +27,6 @@ pub(super) const CASES: &[Case] = &[
     ),
     ("loss_no_processor", Needs::RootAlone, no_processor_left),
     ("loss_disk_blocks", Needs::RootAlone, disk_blocks),
-    ("loss_full_storage", Needs::RootAlone, full_storage),
 ];
 
 /// The sockets that `hold` keeps open, and their states.
@@ -293,48 +292,6 @@ fn run(command: &mut Command) {
         status.as_ref().is_ok_and(std::process::ExitStatus::success),
         "{command:?} was expected to work: {status:?}"
     );
-}
-
-/// Nothing can be kept with a socket in the kernel: what needs it is lost, and
-/// found by reconciliation.
-fn full_storage() {
-    if !is_room_limited_by_namespace() {
-        // Before Linux 6.8 the limit is that of the whole machine.
-        return;
-    }
-    let mut recorder = Launch::new().args(&["--reconcile", "1"]).start();
-    let mut traffic = Traffic::start(&["without-room", "hold"]);
-    let said = traffic.wait_until_ready();
-    let facts: Vec<Fact> = HELD.iter().map(|(role, _)| said.one(role)).collect();
-    wait_for_all(&mut recorder, &facts, &[]);
-    recorder.roll();
-    traffic.finish();
-    wait_for_all(&mut recorder, &[], &facts);
-    let log = recorder.stop_with(Signal::TERM, &MAY_LOSE);
-
-    for fact in &facts {
-        log.about(fact)
-            .addresses()
-            .owner(&[CREATOR, INHERITED, FOUND].concat());
-    }
-    let udp = log.about(&facts[3]);
-    udp.events(&["discover", "vanish"]);
-    let gaps = gaps(&log);
-    assert!(
-        gaps.iter().any(|&(_, to)| said.began <= to + CLOCKS),
-        "a gap was expected after {}: {gaps:?}",
-        said.began
-    );
-    check_table(&log.sets[log.sets.len() - 1], &facts, &[]);
-}
-
-/// Does each network namespace limit the room by itself?
-fn is_room_limited_by_namespace() -> bool {
-    let script = "test -w /proc/sys/net/core/optmem_max";
-    let status = Command::new("unshare")
-        .args(["--net", "sh", "-c", script])
-        .status();
-    status.is_ok_and(|status| status.success())
 }
 
 /// From when to when something is missing, in microseconds since 1970.

@@ -284,9 +284,8 @@ mod tests {
     use super::*;
 
     /// Refusals of Samba 4.17 (Heimdal) and of MIT's centre 1.20.
-    const SAMBA: &[u8] = include_bytes!("../../../../fuzz/seeds/probe_kerberos/samba_tcp");
-    const SAMBA_UDP: &[u8] = include_bytes!("../../../../fuzz/seeds/probe_kerberos/samba_udp");
-    const MIT: &[u8] = include_bytes!("../../../../fuzz/seeds/probe_kerberos/mit_udp");
+    const SAMBA: &[u8] = include_bytes!("../../tests/data/kerberos-samba.bin");
+    const MIT: &[u8] = include_bytes!("../../tests/data/kerberos-mit-udp.bin");
 
     /// A refusal with these fields, each with its contents written.
     fn refusal(fields: &[(u8, Tag, &[u8])]) -> Vec<u8> {
@@ -360,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_realm_is_told_only_where_it_is_news() {
-        let answer = read(SAMBA_UDP, NO_REALM).unwrap();
+        let answer = read(&SAMBA[4..], NO_REALM).unwrap();
         assert_eq!(answer.get("realm"), None);
         assert_eq!(answer.summary, "Kerberos 5, time 2026-11-22T18:33:10Z");
         let realm = (7, Tag::GENERAL_STRING, &b"PORTS.EXAMPLE"[..]);
@@ -406,7 +405,7 @@ mod tests {
 
     #[test]
     fn hostile_replies() {
-        for reply in trial::cut(SAMBA_UDP) {
+        for reply in trial::cut(&SAMBA[4..]) {
             assert!(read(reply, NO_REALM).is_err());
         }
         for reply in trial::cut(SAMBA) {

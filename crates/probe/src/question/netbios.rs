@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     /// The reply of Samba 4.17 as a domain controller.
-    const SAMBA: &[u8] = include_bytes!("../../../../fuzz/seeds/probe_netbios/samba");
+    const SAMBA: &[u8] = include_bytes!("../../tests/data/netbios-samba.bin");
 
     fn names(answer: &Answer) -> Vec<String> {
         let names = answer.facts.iter().filter(|fact| fact.name == "name");

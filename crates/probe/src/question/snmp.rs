@@ -236,8 +236,8 @@ mod tests {
     use super::*;
 
     /// Responses of Net-SNMP 5.9 in both versions.
-    const V2C_REPLY: &[u8] = include_bytes!("../../../../fuzz/seeds/probe_snmp/snmpd_2c");
-    const V1_REPLY: &[u8] = include_bytes!("../../../../fuzz/seeds/probe_snmp/snmpd_1");
+    const V2C_REPLY: &[u8] = include_bytes!("../../tests/data/snmp-snmpd-2c.bin");
+    const V1_REPLY: &[u8] = include_bytes!("../../tests/data/snmp-snmpd-1.bin");
 
     /// Where the request id is in a request with the community `public`, and in
     /// those responses.

@@ -3,25 +3,18 @@ use super::super::trial;
 use super::*;
 
 /// Replies of Samba 4.17 as a domain controller, and of `slapd` 2.5.
-const SAMBA: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_ldap/samba_tcp");
-const SAMBA_UDP: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_ldap/samba_udp");
-const SLAPD: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_ldap/slapd_tcp");
-
-/// The two datagrams of [`SAMBA_UDP`].
-fn datagrams() -> [&'static [u8]; 2] {
-    let mark = b"<next>";
-    let at = SAMBA_UDP.windows(mark.len()).position(|part| part == mark);
-    let at = at.unwrap();
-    [&SAMBA_UDP[..at], &SAMBA_UDP[at + mark.len()..]]
-}
+const SAMBA: &[u8] = include_bytes!("../../../tests/data/ldap-samba.bin");
+const SAMBA_UDP: &[u8] = include_bytes!("../../../tests/data/ldap-samba-udp-1.bin");
+const SAMBA_NETLOGON: &[u8] = include_bytes!("../../../tests/data/ldap-samba-udp-2.bin");
+const SLAPD: &[u8] = include_bytes!("../../../tests/data/ldap-slapd.bin");
 
 /// Replies to whatever id was sent: it is in bytes 4 to 7 of a request, in the
 /// same of a short message and two bytes on in a long one. The message that ends
 /// a search comes last and is 19 bytes long.
-fn echoing(datagrams: &[&[u8]], length: usize) -> Script {
+fn echoing(datagrams: &[&[u8]]) -> Script {
     Script::of(datagrams)
         .echoing(4..8, 6)
-        .echoing(4..8, length - 13)
+        .echoing(4..8, SAMBA_UDP.len() - 13)
 }
 
 /// A message with that operation.
@@ -72,13 +65,14 @@ fn a_domain_controller() {
 
 #[test]
 fn a_domain_controller_over_udp() {
-    let [root, netlogon] = datagrams();
-    let script = echoing(&[b"\x30\x00", root], root.len());
+    let script = echoing(&[b"\x30\x00", SAMBA_UDP]);
     let answer = trial::datagrams(&Ldap, script).unwrap();
     assert_eq!(answer.get("dnsHostName"), Some(&"dc1.ports.example".into()));
     assert_eq!(answer.get("netlogon"), None, "it is only an addition");
-    let facts = netlogon_of(netlogon, {
-        let mut message = Ber::new(netlogon).enter(Tag::SEQUENCE, "message").unwrap();
+    let facts = netlogon_of(SAMBA_NETLOGON, {
+        let mut message = Ber::new(SAMBA_NETLOGON)
+            .enter(Tag::SEQUENCE, "message")
+            .unwrap();
         u32::try_from(message.integer("id").unwrap()).unwrap()
     });
     let facts = facts.unwrap();
@@ -136,9 +130,8 @@ fn replies_that_break_off() {
         assert!(matches!(fault, Fault::Closed), "{length}: {fault}");
     }
     // A datagram cannot go on: each one that lost its end is malformed.
-    let [root, _] = datagrams();
-    for length in (12..root.len() - 20).step_by(7) {
-        let script = echoing(&[&root[..length]], root.len());
+    for length in (12..SAMBA_UDP.len() - 20).step_by(7) {
+        let script = echoing(&[&SAMBA_UDP[..length]]);
         assert!(trial::datagrams(&Ldap, script).is_err(), "{length}");
     }
 }
@@ -150,8 +143,7 @@ fn replies_that_lie() {
         // Whatever it is taken for, it comes to an end.
         let _ = trial::stream(&Ldap, Script::of(&[&reply]));
     }
-    let [_, netlogon] = datagrams();
-    for reply in trial::altered(netlogon) {
+    for reply in trial::altered(SAMBA_NETLOGON) {
         let _ = netlogon_of(&reply, 0x7f03_2777);
     }
     let huge = b"\x30\x84\x7f\xff\xff\xff\x02\x01\x01";

@@ -2,31 +2,47 @@ use super::super::{Script, trial};
 use super::*;
 use crate::Value;
 
-/// The conversation of Samba 4.17 as a domain controller over TCP, and the same
-/// pages put into packets as C706 describes them for UDP.
-const SAMBA: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_epmap/samba_tcp");
-const MADE: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_epmap/made_udp");
+/// The conversation of Samba 4.17 as a domain controller over TCP.
+const SAMBA: &[u8] = include_bytes!("../../../tests/data/epmap-samba.bin");
 
 /// The bytes of its bind acknowledgement.
 const ACK: usize = 60;
 
-fn datagrams() -> Vec<&'static [u8]> {
-    let mark = b"<next>";
-    let mut parts = Vec::new();
-    let mut rest = MADE;
-    while let Some(at) = rest.windows(mark.len()).position(|part| part == mark) {
-        parts.push(&rest[..at]);
-        rest = &rest[at + mark.len()..];
-    }
-    parts.push(rest);
-    parts
+/// The lengths of its two fragments of the first page.
+const FRAGMENTS: [usize; 2] = [5832, 900];
+
+/// The same pages in packets as C706 describes them for UDP, of which Samba
+/// speaks nothing: the first page in fragments.
+fn datagrams() -> Vec<Vec<u8>> {
+    let packet = |flags: u8, number: usize, body: &[u8]| {
+        let mut packet = vec![4, 2, flags, 0, 0x10];
+        packet.resize(74, 0);
+        packet.extend(u16::try_from(body.len()).unwrap().to_le_bytes());
+        packet.extend(u16::try_from(number).unwrap().to_le_bytes());
+        packet.extend([0, 0]);
+        packet.extend(body);
+        packet
+    };
+    let [first, second] = FRAGMENTS;
+    let page = [
+        &SAMBA[ACK + 24..ACK + first],
+        &SAMBA[ACK + first + 24..ACK + first + second],
+    ];
+    let page = page.concat();
+    let bodies = page.chunks(1380);
+    let last = bodies.len() - 1;
+    let mut datagrams: Vec<_> = bodies
+        .enumerate()
+        .map(|(number, body)| packet(if number == last { 6 } else { 4 }, number, body))
+        .collect();
+    datagrams.push(packet(0, 0, &SAMBA[ACK + first + second + 24..]));
+    datagrams
 }
 
 /// A script that repeats activity and sequence number.
-fn echoing(datagrams: &[&[u8]]) -> Script {
-    Script::of(datagrams)
-        .echoing(40..56, 40)
-        .echoing(64..68, 64)
+fn echoing(datagrams: &[Vec<u8>]) -> Script {
+    let pieces: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
+    Script::of(&pieces).echoing(40..56, 40).echoing(64..68, 64)
 }
 
 fn bindings(answer: &Answer) -> Vec<String> {
@@ -105,7 +121,7 @@ fn pages_without_end_come_to_one() {
     let mut pieces = vec![SAMBA[..ACK].to_vec()];
     for call in 2..400_u32 {
         let mut page = SAMBA[ACK..SAMBA.len() - 64].to_vec();
-        for start in [0, 5832] {
+        for start in [0, FRAGMENTS[0]] {
             page[start + 12..start + 16].copy_from_slice(&call.to_le_bytes());
         }
         pieces.push(page);
@@ -138,7 +154,7 @@ fn a_refusal_is_an_answer() {
     let mut reject = datagrams()[0][..80].to_vec();
     (reject[1], reject[2], reject[74], reject[75]) = (6, 0, 4, 0);
     reject.extend(0x1c01_0003_u32.to_le_bytes());
-    let answer = trial::datagrams(&EndpointMapper, echoing(&[&reject])).unwrap();
+    let answer = trial::datagrams(&EndpointMapper, echoing(&[reject])).unwrap();
     let error = "refused: unknown interface";
     assert_eq!(answer.get("error"), Some(&error.into()));
 }
@@ -170,20 +186,20 @@ fn a_page_in_the_other_byte_order() {
 
 #[test]
 fn replies_that_break_off() {
-    for length in (0..ACK + 5832 + 900).step_by(11) {
+    for length in (0..ACK + FRAGMENTS[0] + FRAGMENTS[1]).step_by(11) {
         let fault = trial::stream(&EndpointMapper, Script::of(&[&SAMBA[..length]]));
         assert!(matches!(fault, Err(Fault::Closed)), "{length}");
     }
-    let first = datagrams()[0];
+    let first = &datagrams()[0];
     for length in (0..first.len()).step_by(11) {
-        let fault = trial::datagrams(&EndpointMapper, echoing(&[&first[..length]]));
+        let fault = trial::datagrams(&EndpointMapper, echoing(&[first[..length].to_vec()]));
         assert!(matches!(fault, Err(Fault::Silent(_))), "{length}");
     }
 }
 
 #[test]
 fn replies_that_lie() {
-    for start in [0, ACK, ACK + 5832] {
+    for start in [0, ACK, ACK + FRAGMENTS[0]] {
         for altered in trial::altered(&SAMBA[start..start + 120]) {
             let reply = [&SAMBA[..start], &altered, &SAMBA[start + 120..]].concat();
             let _ = trial::stream(&EndpointMapper, Script::of(&[&reply]));
@@ -192,7 +208,7 @@ fn replies_that_lie() {
     let whole = datagrams();
     for altered in trial::altered(&whole[0][..160]) {
         let first = [&altered, &whole[0][160..]].concat();
-        let pieces = [&[first.as_slice()], &whole[1..]].concat();
+        let pieces = [&[first], &whole[1..]].concat();
         let _ = trial::datagrams(&EndpointMapper, echoing(&pieces));
     }
 }

@@ -3,9 +3,9 @@ use super::*;
 
 /// Replies of Samba 4.17: as a domain controller, through a session, and as a
 /// server that is allowed SMB 1 only.
-const NEW: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_smb/samba_3");
-const SESSION: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_smb/samba_session");
-const OLD: &[u8] = include_bytes!("../../../../../fuzz/seeds/probe_smb/samba_1");
+const NEW: &[u8] = include_bytes!("../../../tests/data/smb-samba.bin");
+const SESSION: &[u8] = include_bytes!("../../../tests/data/smb-samba-session.bin");
+const OLD: &[u8] = include_bytes!("../../../tests/data/smb-samba-old.bin");
 
 /// The first of the two replies in [`NEW`], with the four bytes before it.
 const FIRST: usize = 228;

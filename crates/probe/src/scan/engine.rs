@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -395,6 +395,23 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// A host answered. If it is its first answer, its other ports are no longer
+    /// waited for as long as those of a stranger.
+    fn learn(&mut self, host: IpAddr, took: Duration) {
+        if !self.pace.learn(host, took) {
+            return;
+        }
+        for (slot, flight) in self.slots.iter().enumerate() {
+            let Some(flight) = flight else { continue };
+            let is_tcp = flight.task.port.protocol == Protocol::Tcp;
+            if is_tcp && self.address(flight.task).ip() == host {
+                let deadline = flight.sent + self.patience(flight.task, flight.tried);
+                let token = u64::from(flight.number) << 32 | slot as u64;
+                self.deadlines.push(Reverse((deadline, token)));
+            }
+        }
+    }
+
     /// The flight that the token means, if it is still there.
     fn flight(&mut self, token: u64) -> Option<&mut Flight> {
         let slot = usize::try_from(token & 0xffff_ffff).ok()?;
@@ -547,7 +564,7 @@ impl<'a> Engine<'a> {
     ) -> Result<(), ScanError> {
         let address = self.address(task);
         let took = sent.elapsed();
-        self.pace.learn(address.ip(), took);
+        self.learn(address.ip(), took);
         let verdict = self.draft(task, Reason::SynAck, tried + 1, Some(took));
         let Some(question) = self.settings.question(self.services, task.port) else {
             // Nobody has to remember this connection.
@@ -576,7 +593,7 @@ impl<'a> Engine<'a> {
         let answered = matches!(reason, Reason::Reset | Reason::Reply | Reason::Icmp(_));
         let took = sent.filter(|_| answered).map(|sent| sent.elapsed());
         if let Some(took) = took.filter(|_| reason == Reason::Reset) {
-            self.pace.learn(self.address(task).ip(), took);
+            self.learn(self.address(task).ip(), took);
         }
         let verdict = self.draft(task, reason, attempts, took);
         self.tell(verdict);

@@ -4,11 +4,18 @@ use std::hash::{BuildHasher as _, RandomState};
 
 /// A way through the numbers below `count` that meets each once, without a list
 /// of them: 65,535 ports of 65,536 hosts would fill 16 GB.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Order {
     count: u64,
-    step: u64,
-    start: u64,
+    shuffle: Option<Shuffle>,
+}
+
+/// A Feistel network: a permutation of the numbers of `2 * half` bits, whatever
+/// its round function is (Luby and Rackoff, 1988).
+#[derive(Debug, Clone)]
+struct Shuffle {
+    half: u32,
+    keys: [RandomState; 4],
 }
 
 impl Order {
@@ -16,46 +23,49 @@ impl Order {
     pub(super) fn straight(count: u64) -> Self {
         Self {
             count,
-            step: 1,
-            start: 0,
+            shuffle: None,
         }
     }
 
-    /// Scattered, and differently each time: neighbours are asked far from each
-    /// other, so that a slow host or a rate limit meets all alike.
+    /// Scattered, and differently each time, so that a slow host or a rate limit
+    /// meets all alike. A mere stride would not do: with an unlucky one, a host's
+    /// filtered ports come one after the other.
     pub(super) fn shuffled(count: u64) -> Self {
-        if count < 3 {
-            return Self::straight(count);
-        }
-        let random = |what: u8| RandomState::new().hash_one(what);
-        // Near the golden ratio, a step scatters best; sharing no divisor with
-        // the count, it meets every number.
-        let golden = count / 8 * 5;
-        let mut step = golden + random(0) % (count / 16 + 1);
-        while divisor(step, count) != 1 {
-            step += 1;
-        }
+        let bits = u64::BITS - count.saturating_sub(1).leading_zeros();
+        let shuffle = Shuffle {
+            half: bits.div_ceil(2).max(1),
+            keys: std::array::from_fn(|_| RandomState::new()),
+        };
         Self {
             count,
-            step: step % count,
-            start: random(1) % count,
+            shuffle: Some(shuffle),
         }
     }
 
-    /// The number at that place.
-    pub(super) fn at(self, place: u64) -> u64 {
-        let (count, step) = (u128::from(self.count), u128::from(self.step));
-        let number = (u128::from(place) * step + u128::from(self.start)) % count;
-        u64::try_from(number).unwrap_or(0)
+    /// The number at that place, which is one below `count`.
+    pub(super) fn at(&self, place: u64) -> u64 {
+        let Some(shuffle) = &self.shuffle else {
+            return place;
+        };
+        // The permutation is of up to four times as many numbers. Following it
+        // from a number below `count` comes back to such a number.
+        let mut number = shuffle.permute(place);
+        while number >= self.count {
+            number = shuffle.permute(number);
+        }
+        number
     }
 }
 
-/// The greatest common divisor.
-fn divisor(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
+impl Shuffle {
+    fn permute(&self, number: u64) -> u64 {
+        let mask = (1 << self.half) - 1;
+        let (mut left, mut right) = (number >> self.half & mask, number & mask);
+        for key in &self.keys {
+            (left, right) = (right, left ^ key.hash_one(right) & mask);
+        }
+        left << self.half | right
     }
-    a
 }
 
 #[cfg(test)]
@@ -75,6 +85,15 @@ mod tests {
                 prop_assert!(met.iter().all(|number| *number < count));
             }
         }
+    }
+
+    #[test]
+    fn neighbours_are_torn_apart() {
+        let order = Order::shuffled(20_000);
+        let near = |place: u64| order.at(place).abs_diff(order.at(place + 1)) < 200;
+        let near = (0..19_999).filter(|place| near(*place)).count();
+        // Two in a hundred of all pairs are as near as that.
+        assert!(near < 800, "{near}");
     }
 
     #[test]

@@ -23,8 +23,10 @@ struct RoundTrip {
 }
 
 impl Pace {
-    /// An answer took that long (RFC 6298 section 2).
-    pub(super) fn learn(&mut self, host: IpAddr, took: Duration) {
+    /// An answer took that long (RFC 6298 section 2). True if it is the host's
+    /// first.
+    pub(super) fn learn(&mut self, host: IpAddr, took: Duration) -> bool {
+        let known = self.hosts.len();
         self.hosts
             .entry(host)
             .and_modify(|known| {
@@ -36,6 +38,7 @@ impl Pace {
                 smoothed: took,
                 variation: took / 2,
             });
+        self.hosts.len() > known
     }
 
     /// How long to wait at the given try (from 0), at most `longest`: twice as

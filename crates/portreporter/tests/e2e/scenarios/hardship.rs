@@ -28,6 +28,11 @@ pub(super) const CASES: &[Case] = &[
         Needs::Nothing,
         too_few_descriptors,
     ),
+    (
+        "hardship_stopped_while_it_starts",
+        Needs::Root,
+        stopped_while_it_starts,
+    ),
     ("hardship_no_passwd", Needs::Root, no_passwd),
     ("hardship_no_btf", Needs::Root, no_btf),
     ("hardship_no_cgroup2", Needs::Cgroup2, no_cgroup2),
@@ -125,6 +130,16 @@ fn always_missing(log: &Log) -> Vec<&str> {
         .filter_map(serde_json::Value::as_str)
         .filter(|degradation| !degradation.starts_with("TIME_WAIT: "))
         .collect()
+}
+
+/// A signal makes the kernel's verifier give a program up. That is no reason to
+/// do without it.
+fn stopped_while_it_starts() {
+    let all = Recorder::start().stop();
+    let script = "(i=0; while [ $i -lt 300000 ]; do kill -STOP $$; kill -CONT $$; i=$((i+1)); done) & \
+                  exec \"$0\" \"$@\"";
+    let stopped = Launch::new().wrapped_by(&["sh", "-c", script]).start();
+    lacks_no_more_than(&all, &log_of_a_listener(stopped, None));
 }
 
 fn too_few_descriptors() {

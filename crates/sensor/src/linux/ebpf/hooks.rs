@@ -6,7 +6,9 @@
 //! elsewhere (`prove`).
 
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, FEntry, FExit, ProgramError,
@@ -292,6 +294,25 @@ pub(super) const HOOKS: [Hook; 23] = [
     },
 ];
 
+/// How long a program is given to the verifier again if signals keep coming.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Loads a program, again if need be: the verifier gives up with `EAGAIN` when a
+/// signal waits for the process (`do_check` in `kernel/bpf/verifier.c`), be it
+/// only that it was stopped and goes on. A hook must not be missing for that.
+pub(super) fn undisturbed(
+    mut load: impl FnMut() -> Result<(), ProgramError>,
+) -> Result<(), ProgramError> {
+    let begin = Instant::now();
+    loop {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < PATIENCE => {}
+            result => return result,
+        }
+    }
+}
+
 impl Hook {
     /// Loads and attaches the program. `cgroup` is the root of cgroup2.
     pub(super) fn attach(
@@ -320,24 +341,24 @@ impl Hook {
         let result: Result<(), ProgramError> = match self.place {
             Place::Tracepoint(name) => (|| {
                 let program: &mut BtfTracePoint = program.try_into()?;
-                program.load(name, btf)?;
+                undisturbed(|| program.load(name, btf))?;
                 program.attach().map(drop)
             })(),
             Place::Return(function, _) => (|| {
                 let program: &mut FExit = program.try_into()?;
-                program.load(function, btf)?;
+                undisturbed(|| program.load(function, btf))?;
                 program.attach().map(drop)
             })(),
             Place::Entry(function) => (|| {
                 let program: &mut FEntry = program.try_into()?;
-                program.load(function, btf)?;
+                undisturbed(|| program.load(function, btf))?;
                 program.attach().map(drop)
             })(),
             Place::Socket => {
                 let cgroup = cgroup?;
                 (|| {
                     let program: &mut CgroupSock = program.try_into()?;
-                    program.load()?;
+                    undisturbed(|| program.load())?;
                     program.attach(cgroup, MODE).map(drop)
                 })()
             }
@@ -345,7 +366,7 @@ impl Hook {
                 let cgroup = cgroup?;
                 (|| {
                     let program: &mut CgroupSockAddr = program.try_into()?;
-                    program.load()?;
+                    undisturbed(|| program.load())?;
                     program.attach(cgroup, MODE).map(drop)
                 })()
             }

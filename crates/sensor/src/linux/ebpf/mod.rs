@@ -80,7 +80,7 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
                 name: "sockets_of_tasks".to_owned(),
             })?
             .try_into()?;
-        program.load("task_file", &btf)
+        hooks::undisturbed(|| program.load("task_file", &btf))
     })();
     if let Err(error) = &iterator {
         degradations.push(Degradation {

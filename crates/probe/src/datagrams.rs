@@ -1,5 +1,6 @@
 //! A datagram socket on which a question is asked.
 
+use std::borrow::Borrow;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -19,7 +20,18 @@ pub trait Wire {
 
 impl Wire for UdpSocket {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        Self::send(self, datagram).map(drop)
+        Wire::send(&mut &*self, datagram)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
+        Wire::receive(&mut &*self, buffer, wait)
+    }
+}
+
+/// Whoever wants to know afterwards what the socket was told keeps it.
+impl Wire for &UdpSocket {
+    fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
+        UdpSocket::send(self, datagram).map(drop)
     }
 
     fn receive(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
@@ -36,14 +48,14 @@ impl Wire for UdpSocket {
 /// stays with the port that the service moved it to. Being unconnected it is
 /// not told that a port is unreachable: find that out on a connected one first.
 #[derive(Debug)]
-pub struct Unconnected {
-    socket: UdpSocket,
+pub struct Unconnected<S = UdpSocket> {
+    socket: S,
     peer: SocketAddr,
 }
 
-impl Unconnected {
+impl<S: Borrow<UdpSocket>> Unconnected<S> {
     /// Asks `address` through `socket`, which is bound and not connected.
-    pub fn new(socket: UdpSocket, address: SocketAddr) -> Self {
+    pub fn new(socket: S, address: SocketAddr) -> Self {
         Self {
             socket,
             peer: address,
@@ -51,14 +63,16 @@ impl Unconnected {
     }
 }
 
-impl Wire for Unconnected {
+impl<S: Borrow<UdpSocket>> Wire for Unconnected<S> {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        self.socket.send_to(datagram, self.peer).map(drop)
+        let socket = self.socket.borrow();
+        socket.send_to(datagram, self.peer).map(drop)
     }
 
     fn receive(&mut self, buffer: &mut [u8], wait: Duration) -> io::Result<usize> {
-        self.socket.set_read_timeout(Some(wait))?;
-        let (length, sender) = self.socket.recv_from(buffer)?;
+        let socket = self.socket.borrow();
+        socket.set_read_timeout(Some(wait))?;
+        let (length, sender) = socket.recv_from(buffer)?;
         if sender.ip().to_canonical() != self.peer.ip().to_canonical() {
             // `Datagrams` comes again with the time that is left.
             return Err(io::ErrorKind::Interrupted.into());
@@ -83,8 +97,9 @@ impl<'a> Datagrams<'a> {
     /// answer, and an end for who sends without one.
     pub const LIMIT: usize = 4096;
 
-    /// How often a request is sent while nothing is heard.
-    const TRIES: usize = 2;
+    /// How often a request is sent while nothing is heard: it or its answer may
+    /// be lost, and then one of the two again.
+    const TRIES: usize = 3;
 
     /// How many times as long as the first answer took a further one may take.
     const PATIENCE: u32 = 8;
@@ -115,7 +130,7 @@ impl<'a> Datagrams<'a> {
 
     /// Sends `request` and gives the first datagram for which `answers` is
     /// true; others (late, forged, of another question) are passed over. While
-    /// nothing is heard the request is sent again halfway to the deadline.
+    /// nothing is heard the request is sent again, twice, evenly over the time.
     pub fn exchange(
         &mut self,
         request: &[u8],
@@ -236,12 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn asks_again_once() {
+    fn asks_three_times() {
         let script = Script::silent(&[]);
         let mut datagrams = Datagrams::new(script.clone(), Duration::from_secs(5));
         let fault = datagrams.exchange(b"q", |_| true).unwrap_err();
         assert!(matches!(fault, Fault::Silent(_)));
-        assert_eq!(script.sent(), b"qq");
+        assert_eq!(script.sent(), b"qqq");
     }
 
     #[test]

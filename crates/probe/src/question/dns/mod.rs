@@ -3,7 +3,7 @@
 //! Any reply shows a listener, a refusal too. The question for the root is one
 //! that every kind of server has an answer to: a resolver knows it, an
 //! authoritative server refers or refuses. It carries EDNS (RFC 6891) with the
-//! wish for the server's identity (RFC 5001); the second try does without, for
+//! wish for the server's identity (RFC 5001); the second of three tries does without, for
 //! servers and firewalls that drop what they do not know. Then follows
 //! `version.bind` of class CH, to which BIND, Unbound, Knot, NSD and `PowerDNS`
 //! tell their version unless they are told not to.
@@ -58,8 +58,8 @@ impl Question for Dns {
         let id = u16::from_be_bytes(nonce());
         let with_edns = message::query(id, &[], Kind::NS, Class::IN, true);
         let without = message::query(id, &[], Kind::NS, Class::IN, false);
-        let reply =
-            datagrams.exchange_any(&[&with_edns, &without], |reply| message::answers(reply, id))?;
+        let tries: [&[u8]; 3] = [&with_edns, &without, &with_edns];
+        let reply = datagrams.exchange_any(&tries, |reply| message::answers(reply, id))?;
         let mut answer = read(&reply)?;
         let id = u16::from_be_bytes(nonce());
         let version = datagrams.ask_more(&version_query(id), |reply| message::answers(reply, id));
@@ -223,7 +223,7 @@ mod tests {
         let script = Script::silent(&[]);
         let fault = trial::datagrams(&Dns, script.clone()).unwrap_err();
         assert!(matches!(fault, Fault::Silent(_)));
-        assert_eq!(script.sent().len(), 32 + 17);
+        assert_eq!(script.sent().len(), 32 + 17 + 32);
     }
 
     #[test]

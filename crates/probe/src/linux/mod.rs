@@ -28,11 +28,13 @@ pub(crate) fn refusal(error: &io::Error) -> Refusal {
     }
 }
 
-/// How many sockets may be open at once, leaving some for everything else.
+/// How many sockets may be open at once, leaving some for everything else: of
+/// few, half.
 pub(crate) fn sockets_at_once() -> usize {
     const OTHERS: u64 = 64;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let room = limit.current.unwrap_or(u64::MAX).saturating_sub(OTHERS);
+    let limit = limit.current.unwrap_or(u64::MAX);
+    let room = limit - OTHERS.min(limit / 2);
     usize::try_from(room).unwrap_or(usize::MAX).max(1)
 }
 

@@ -102,6 +102,10 @@ pub(crate) struct QueryArgs {
     /// SNMP community
     #[arg(long, value_name = "NAME", default_value = "public")]
     community: String,
+    /// A file with the secret that a RADIUS server shares with this host, without
+    /// which it does not answer (testing123, as FreeRADIUS comes)
+    #[arg(long, value_name = "FILE")]
+    radius_secret_file: Option<PathBuf>,
     /// The services file
     #[arg(long, value_name = "FILE")]
     services: Option<PathBuf>,

@@ -31,6 +31,9 @@ pub enum Fault {
     /// The question is not asked over this protocol.
     #[error("not asked over {0:?}")]
     Unasked(Protocol),
+    /// The question was held back, for this reason: it could do harm.
+    #[error("not asked: {0}")]
+    Withheld(&'static str),
     /// The system refused to send or receive: the port was reset or became
     /// unreachable, or a fault of this machine.
     #[error(transparent)]
@@ -42,7 +45,7 @@ impl Fault {
     pub fn proves_listener(&self) -> bool {
         match self {
             Self::Slow(_) | Self::Closed | Self::Long(_) | Self::Malformed { .. } => true,
-            Self::Silent(_) | Self::Unasked(_) | Self::Io(_) => false,
+            Self::Silent(_) | Self::Unasked(_) | Self::Withheld(_) | Self::Io(_) => false,
         }
     }
 }

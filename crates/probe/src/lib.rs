@@ -49,5 +49,5 @@ pub use crate::sets::{BadSets, ServiceSet, ServiceSets, SetVerdict, Works};
 pub use crate::status::Status;
 pub use crate::stream::{Stream, Transport};
 pub use crate::system::default_services;
-pub use crate::target::{Host, Unresolved, resolve, reverse};
+pub use crate::target::{Host, Unresolved, is_own, resolve, reverse};
 pub use crate::verdict::{Icmp, Reason, Refusal, Verdict};

@@ -1,6 +1,6 @@
 //! Who is to be asked: names, addresses, and ranges of addresses.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -98,6 +98,14 @@ fn range(base: &str, length: &str) -> Option<Box<dyn Iterator<Item = IpAddr>>> {
     ))
 }
 
+/// Whether `address` is one of this machine, in the calling thread's network
+/// namespace.
+pub fn is_own(mut address: SocketAddr) -> bool {
+    // Only an own address can be bound; nothing is sent.
+    address.set_port(0);
+    address.ip().is_loopback() || UdpSocket::bind(address).is_ok()
+}
+
 /// The name of an address, waited for at most `wait`: a resolver that hangs must
 /// not hang the question.
 pub fn reverse(address: SocketAddr, wait: Duration) -> Option<String> {
@@ -139,6 +147,15 @@ mod tests {
         };
         assert_eq!(address.scope_id(), 1);
         assert_eq!(&*host.name, "fe80::1%lo");
+    }
+
+    #[test]
+    fn addresses_of_this_machine() {
+        let own = |text: &str| is_own(text.parse().unwrap());
+        assert!(own("127.3.2.1:80"));
+        assert!(own("[::1]:80"));
+        // TEST-NET-1 (RFC 5737).
+        assert!(!own("192.0.2.1:80"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub fn ask(name: &str, bytes: &[u8], prepare: impl Fn(Script) -> Script) {
         host: "host.example",
         address: SocketAddr::from(([192, 0, 2, 1], 9)),
         community: "public",
+        secret: question::DEFAULT_SECRET,
     };
     let wait = Duration::from_secs(60);
     if let Some(question) = question::find(name, Protocol::Udp) {

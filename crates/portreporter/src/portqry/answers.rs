@@ -114,6 +114,11 @@ pub(super) fn tell(out: &mut Tee, verdict: &Verdict, community: &str) {
         manner,
         community,
     };
+    if let Err(fault @ Fault::Withheld(_)) = answer {
+        out.blank();
+        out.line(&format!("{} query {fault}", exchange.name()));
+        return;
+    }
     exchange.announce(out);
     match answer {
         Ok(answer) => exchange.answer(out, answer),

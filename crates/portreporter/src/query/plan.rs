@@ -227,6 +227,12 @@ fn settings(args: &QueryArgs, count: u64) -> Result<Settings, QueryError> {
         banner: args.banner || count <= FEW,
         ..Settings::default()
     };
+    if let Some(path) = &args.radius_secret_file {
+        let text = read(path, "the secret")?;
+        // An editor ends the line.
+        text.trim_end_matches(['\r', '\n'])
+            .clone_into(&mut settings.secret);
+    }
     if let Some(wait) = args.wait {
         settings.wait = wait;
         settings.reply_wait = wait;

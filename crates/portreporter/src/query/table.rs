@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use event::text::escape;
-use probe::{Answer, Fact, Status, Value, Verdict, Works};
+use probe::{Answer, Fact, Fault, Status, Value, Verdict, Works};
 
 use super::json::address;
 use super::plan::Plan;
@@ -99,6 +99,10 @@ fn said(verdict: &Verdict) -> String {
         Some(Err(fault)) if verdict.status == Status::Listening => {
             let asked = verdict.asked.unwrap_or(NOTHING);
             format!("{asked}: {fault}")
+        }
+        Some(Err(fault @ Fault::Withheld(_))) => {
+            let asked = verdict.asked.unwrap_or(NOTHING);
+            format!("{asked} {fault}; --as {asked} asks all the same")
         }
         _ => verdict.reason.to_string(),
     }
@@ -281,8 +285,6 @@ fn write_judged(out: &mut impl Write, judged: &Judged<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use probe::Fault;
-
     use super::super::results::tests::{plan, verdict};
     use super::*;
 
@@ -347,6 +349,13 @@ mod tests {
         assert_eq!(
             said(&verdict("127.0.0.1:80", Status::Filtered)),
             "no answer"
+        );
+        let mut withheld = verdict("127.0.0.1:500", Status::ListeningOrFiltered);
+        withheld.asked = Some("ike");
+        withheld.answer = Some(Err(Fault::Withheld("it would break")));
+        assert_eq!(
+            said(&withheld),
+            "ike not asked: it would break; --as ike asks all the same"
         );
     }
 

@@ -275,6 +275,7 @@ mod tests {
             host,
             address,
             community: "",
+            secret: "",
         };
         super::host(&asked, 80)
     }

@@ -44,7 +44,7 @@ use std::net::SocketAddr;
 
 use event::Protocol;
 
-pub use self::radius::Radius;
+pub use self::radius::DEFAULT_SECRET;
 pub use self::script::Script;
 use crate::{Answer, Datagrams, Fault, Stream};
 
@@ -84,6 +84,18 @@ pub trait Question: Send + Sync {
         None
     }
 
+    /// Whether services of this kind say nothing to whom they do not know, so that
+    /// silence does not show a filter.
+    fn may_be_ignored(&self) -> bool {
+        false
+    }
+
+    /// Why it is not put to an address of this very machine unless it is asked
+    /// for by its name; none if it may be.
+    fn harms_this_machine(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Asks over a socket connected to the port.
     fn ask_datagrams(
         &self,
@@ -103,6 +115,8 @@ pub struct Asked<'a> {
     pub address: SocketAddr,
     /// The SNMP community.
     pub community: &'a str,
+    /// The secret that a RADIUS server shares with this host.
+    pub secret: &'a str,
 }
 
 /// All questions.
@@ -122,7 +136,7 @@ pub fn all() -> &'static [&'static dyn Question] {
         &ntp::Ntp,
         &pop3::Pop3,
         &postgresql::Postgresql,
-        &Radius::DEFAULT,
+        &radius::Radius,
         &rdp::Rdp,
         &redis::Redis,
         &rpc::EndpointMapper,

@@ -7,7 +7,7 @@
 //! made of it. A login attempt would be answered by some servers without a right
 //! signature, but it is one, and is entered in their logs as such; none is made
 //! here. By default the secret is the one that `FreeRADIUS` ships for the local
-//! host. With the right one the answer proves itself, which `authentic` tells.
+//! host ([`DEFAULT_SECRET`]). With the right one the answer proves itself, which `authentic` tells.
 
 use event::{Protocol, text};
 use md5::{Digest as _, Md5};
@@ -16,11 +16,12 @@ use super::nonce::nonce;
 use super::{Asked, Question};
 use crate::{Answer, Datagrams, Fault, Reader};
 
+/// The secret of an installation that nobody has changed.
+pub const DEFAULT_SECRET: &str = "testing123";
+
 /// Asks a RADIUS server, for logins or for accounting, whether it is there.
-#[derive(Debug, Clone, Copy)]
-pub struct Radius<'a> {
-    secret: &'a str,
-}
+#[derive(Debug)]
+pub(super) struct Radius;
 
 /// Kinds of packet (RFC 2865 §4, RFC 2866 §4, RFC 5997 §3, RFC 7930 §4).
 const ACCESS_ACCEPT: u8 = 2;
@@ -35,19 +36,7 @@ const REPLY_MESSAGE: u8 = 18;
 const NAS_IDENTIFIER: u8 = 32;
 const MESSAGE_AUTHENTICATOR: u8 = 80;
 
-impl<'a> Radius<'a> {
-    /// With the secret of an installation that nobody has changed.
-    pub const DEFAULT: Radius<'static> = Radius {
-        secret: "testing123",
-    };
-
-    /// With the secret that the server shares with this host.
-    pub fn with_secret(secret: &'a str) -> Self {
-        Self { secret }
-    }
-}
-
-impl Question for Radius<'_> {
+impl Question for Radius {
     fn name(&self) -> &'static str {
         "radius"
     }
@@ -68,12 +57,16 @@ impl Question for Radius<'_> {
         &[Protocol::Udp]
     }
 
+    fn may_be_ignored(&self) -> bool {
+        true
+    }
+
     fn ask_datagrams(
         &self,
-        _asked: &Asked<'_>,
+        asked: &Asked<'_>,
         datagrams: &mut Datagrams<'_>,
     ) -> Result<Answer, Fault> {
-        let secret = self.secret.as_bytes();
+        let secret = asked.secret.as_bytes();
         let [id] = nonce();
         let authenticator = nonce();
         let request = request(id, authenticator, secret);
@@ -257,7 +250,7 @@ mod tests {
     #[test]
     fn a_refusal_is_an_answer() {
         let script = Script::of(&[&rejected()]).echoing(1..2, 1);
-        let answer = trial::datagrams(&Radius::DEFAULT, script).unwrap();
+        let answer = trial::datagrams(&Radius, script).unwrap();
         assert_eq!(answer.get("error"), Some(&"Access-Reject".into()));
         assert_eq!(answer.get("Reply-Message"), Some(&"no, nev".into()));
     }
@@ -267,12 +260,12 @@ mod tests {
         let good = rejected();
         for cut in trial::cut(&good) {
             let script = Script::of(&[cut]).echoing(1..2, 1);
-            assert!(trial::datagrams(&Radius::with_secret("x"), script).is_err());
+            assert!(trial::datagrams(&Radius, script).is_err());
         }
         for reply in trial::altered(&good) {
             let script = Script::of(&[&reply]).echoing(1..2, 1);
             // Some are still right; none may panic.
-            let _ = trial::datagrams(&Radius::DEFAULT, script);
+            let _ = trial::datagrams(&Radius, script);
         }
         // An attribute without room for its own length would never end.
         let mut endless = good;

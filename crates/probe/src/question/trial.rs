@@ -13,6 +13,7 @@ pub(super) fn asked(port: u16) -> Asked<'static> {
         host: "host.example",
         address: SocketAddr::from(([192, 0, 2, 1], port)),
         community: "public",
+        secret: super::DEFAULT_SECRET,
     }
 }
 

@@ -17,7 +17,7 @@ use super::pace::Pace;
 use super::{ScanError, Settings, Targets};
 use crate::system::{self, Begun, Poller, ProbeSocket};
 use crate::verdict::Reason;
-use crate::{Host, Port, Services, Status, Verdict};
+use crate::{Fault, Host, Port, Services, Status, Verdict};
 
 /// How many ports are asked between two looks at those under way.
 const BURST: usize = 64;
@@ -57,6 +57,7 @@ pub(super) struct Engine<'a> {
     stop: &'a AtomicBool,
     verdict: &'a mut dyn FnMut(Verdict),
     community: Arc<str>,
+    secret: Arc<str>,
 
     order: Order,
     next: u64,
@@ -107,6 +108,7 @@ impl<'a> Engine<'a> {
             stop,
             verdict,
             community: settings.community.as_str().into(),
+            secret: settings.secret.as_str().into(),
             order,
             next: 0,
             put_back: Vec::new(),
@@ -296,7 +298,7 @@ impl<'a> Engine<'a> {
         let source = self.settings.source_port;
         if source.is_none()
             && port.protocol == Protocol::Udp
-            && let Some(question) = self.settings.question(self.services, port)
+            && let Some(question) = self.settings.question_at(self.services, address, port)
             && let Some(preferred) = question.source_port(port.number)
             && let Ok(begun) = ProbeSocket::begin(address, port.protocol, Some(preferred))
             && let Begun::Connected(socket) = &begun
@@ -328,12 +330,13 @@ impl<'a> Engine<'a> {
     fn begin_datagrams(&mut self, task: Task, socket: ProbeSocket) -> Result<(), Hindrance> {
         let address = self.address(task);
         let fatal = |source| Hindrance::Fatal(ScanError::System { address, source });
-        if let Some(question) = self.settings.question(self.services, task.port) {
+        if let Some(question) = self.settings.question_at(self.services, address, task.port) {
             let verdict = self.draft(task, Reason::Silence, 1, None);
             let interview = Interview {
                 host: self.host(task).name.clone(),
                 question,
                 community: self.community.clone(),
+                secret: self.secret.clone(),
                 wait: self.settings.reply_wait,
                 line: Line::Datagrams(socket.into_datagrams().map_err(fatal)?),
                 verdict,
@@ -581,6 +584,7 @@ impl<'a> Engine<'a> {
             host: self.host(task).name.clone(),
             question,
             community: self.community.clone(),
+            secret: self.secret.clone(),
             wait: self.settings.reply_wait,
             line: Line::Stream(socket.into_stream().map_err(system)?),
             verdict,
@@ -595,7 +599,16 @@ impl<'a> Engine<'a> {
         if let Some(took) = took.filter(|_| reason == Reason::Reset) {
             self.learn(self.address(task).ip(), took);
         }
-        let verdict = self.draft(task, reason, attempts, took);
+        let heard = matches!(reason, Reason::Reply | Reason::Silence);
+        let mut verdict = self.draft(task, reason, attempts, took);
+        if heard
+            && task.port.protocol == Protocol::Udp
+            && let Some(question) = self.settings.question(self.services, task.port)
+            && let Some(why) = self.settings.objection(question, verdict.address)
+        {
+            verdict.asked = Some(question.name());
+            verdict.answer = Some(Err(Fault::Withheld(why)));
+        }
         self.tell(verdict);
     }
 

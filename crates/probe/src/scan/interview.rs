@@ -23,6 +23,7 @@ pub(super) struct Interview {
     pub(super) host: Arc<str>,
     pub(super) question: &'static dyn Question,
     pub(super) community: Arc<str>,
+    pub(super) secret: Arc<str>,
     pub(super) wait: Duration,
     pub(super) line: Line,
     /// To be completed.
@@ -128,6 +129,7 @@ impl Interview {
             host,
             question,
             community,
+            secret,
             wait,
             line,
             mut verdict,
@@ -136,6 +138,7 @@ impl Interview {
             host: &host,
             address: verdict.address,
             community: &community,
+            secret: &secret,
         };
         verdict.asked = Some(question.name());
         let begun = Instant::now();
@@ -146,7 +149,7 @@ impl Interview {
             }
             Line::Datagrams(socket) => {
                 let answer = over_datagrams(question, &asked, &socket, wait);
-                conclude(&mut verdict, &answer, &socket, asked.address);
+                conclude(&mut verdict, question, &answer, &socket, asked.address);
                 if verdict.status == Status::Listening {
                     verdict.round_trip = Some(begun.elapsed());
                 }
@@ -163,12 +166,11 @@ fn over_datagrams(
     socket: &UdpSocket,
     wait: Duration,
 ) -> Result<Answer, Fault> {
-    let wire = socket.try_clone()?;
     let mut datagrams = if question.answered_elsewhere() {
-        system::disconnect(&wire)?;
-        Datagrams::new(Unconnected::new(wire, asked.address), wait)
+        system::disconnect(socket)?;
+        Datagrams::new(Unconnected::new(socket, asked.address), wait)
     } else {
-        Datagrams::new(wire, wait)
+        Datagrams::new(socket, wait)
     };
     match question.ask_datagrams(asked, &mut datagrams) {
         // Whatever came did not answer, but somebody is there.
@@ -180,6 +182,7 @@ fn over_datagrams(
 /// What the outcome of a question says about a UDP port.
 fn conclude(
     verdict: &mut Verdict,
+    question: &dyn Question,
     answer: &Result<Answer, Fault>,
     socket: &UdpSocket,
     asked: SocketAddr,
@@ -201,7 +204,7 @@ fn conclude(
     };
     verdict.status = match status {
         // The right question had no answer.
-        Status::ListeningOrFiltered => Status::Filtered,
+        Status::ListeningOrFiltered if !question.may_be_ignored() => Status::Filtered,
         status => status,
     };
     verdict.reason = reason;

@@ -52,6 +52,8 @@ pub struct Settings {
     pub banner: bool,
     /// The SNMP community.
     pub community: String,
+    /// The secret that RADIUS servers share with this host.
+    pub secret: String,
 }
 
 impl Default for Settings {
@@ -67,6 +69,7 @@ impl Default for Settings {
             ask: Ask::ByService,
             banner: true,
             community: "public".to_owned(),
+            secret: crate::question::DEFAULT_SECRET.to_owned(),
         }
     }
 }
@@ -163,6 +166,27 @@ pub fn ask(
 }
 
 impl Settings {
+    /// The question that is put to a UDP port.
+    fn question_at(
+        &self,
+        services: &Services,
+        address: SocketAddr,
+        port: Port,
+    ) -> Option<&'static dyn Question> {
+        let question = self.question(services, port)?;
+        let objection = self.objection(question, address);
+        objection.is_none().then_some(question)
+    }
+
+    /// Why that question is not put to that address.
+    fn objection(&self, question: &dyn Question, address: SocketAddr) -> Option<&'static str> {
+        if matches!(self.ask, Ask::As(_)) {
+            return None;
+        }
+        let harm = question.harms_this_machine()?;
+        crate::is_own(address).then_some(harm)
+    }
+
     /// The question for a port, by all the names of its service.
     fn question(&self, services: &Services, port: Port) -> Option<&'static dyn Question> {
         let question = match self.ask {

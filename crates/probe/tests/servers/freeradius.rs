@@ -6,8 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
-use probe::Fault;
-use probe::question::Radius;
+use probe::{Settings, Status};
 
 use crate::Scene;
 use crate::stage::{self, Server};
@@ -84,10 +83,21 @@ fn is_there() -> Result<(), Failed> {
     stage::expect(&answer, "packet", "Accounting-Response")?;
     stage::expect(&answer, "authentic", "true")?;
 
-    let wrong = Radius::with_secret("wrong");
-    let wait = Duration::from_millis(500);
-    match stage::put(&wrong, "127.0.0.1:1812", "", wait)? {
-        Err(Fault::Silent(_)) => Ok(()),
-        other => Err(format!("silence was expected: {other:?}").into()),
+    // Who signs wrongly hears nothing, which says nothing.
+    let settings = |secret: &str| Settings {
+        secret: secret.to_owned(),
+        reply_wait: Duration::from_millis(600),
+        ..Settings::default()
+    };
+    for (secret, status) in [
+        ("testing123", Status::Listening),
+        ("wrong", Status::ListeningOrFiltered),
+    ] {
+        let services = "radius 1812/udp";
+        let verdict = stage::judge_with("127.0.0.1", 1812, services, &settings(secret))?;
+        if verdict.status != status {
+            return Err(format!("{secret}: {verdict:?}").into());
+        }
     }
+    Ok(())
 }

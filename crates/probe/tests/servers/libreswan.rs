@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use libtest_mimic::Failed;
+use probe::{Fault, Status};
 
 use crate::Scene;
 use crate::stage::{self, Server};
@@ -24,6 +25,11 @@ pub(crate) fn scenes() -> Vec<Scene> {
             name: "libreswan_agrees_to_version_1",
             needs,
             play: agrees_to_version_1,
+        },
+        Scene {
+            name: "libreswan_survives_its_own_machine",
+            needs,
+            play: survives,
         },
         Scene {
             name: "libreswan_refuses",
@@ -114,6 +120,32 @@ fn agrees_to_version_1() -> Result<(), Failed> {
     stage::expect(&answer, "version 1", "AES_CBC_256 SHA2_256 MODP_2048 PSK")?;
     stage::expect(&answer, "version 1", "the server of the scene")?;
     stage::expect(&answer, "version 1", "Dead Peer Detection")
+}
+
+/// From its own address it is not asked, and says so by being there afterwards.
+fn survives() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let _server = start(
+        directory.path(),
+        "  ikev2=yes\n  ike=aes128-sha2_512;modp2048\n",
+    )?;
+    // Now what is sent to that address comes from it, too.
+    let mut route = Command::new("ip");
+    route.args(["route", "replace", "table", "local", "local", ADDRESS]);
+    stage::run(route.args(["dev", "lo", "src", ADDRESS]))?;
+    for port in [500, 4500] {
+        let verdict = stage::judge(ADDRESS, port, "isakmp 500/udp\nipsec-nat-t 4500/udp")?;
+        if verdict.status != Status::ListeningOrFiltered
+            || !matches!(verdict.answer, Some(Err(Fault::Withheld(_))))
+        {
+            return Err(format!("{verdict:?}").into());
+        }
+    }
+    route = Command::new("ip");
+    route.args(["route", "replace", "table", "local", "local", ADDRESS]);
+    stage::run(route.args(["dev", "lo", "src", "127.0.0.1"]))?;
+    let answer = stage::over_udp("isakmp", &format!("{ADDRESS}:500"))?;
+    stage::expect(&answer, "version", "2.0")
 }
 
 fn refuses() -> Result<(), Failed> {

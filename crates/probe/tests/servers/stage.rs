@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
-use probe::question::{self, Asked, Question};
+use probe::question::{self, Asked};
 use probe::{Answer, Datagrams, Fault, Port, Services, Settings, Stream, Unconnected, Verdict};
 use rustix::thread::UnshareFlags;
 
@@ -151,6 +151,7 @@ pub(crate) fn over_tcp_of(
         host,
         address,
         community,
+        secret: question::DEFAULT_SECRET,
     };
     let mut stream = Stream::new(TcpStream::connect(address)?, WAIT);
     Ok(question.ask_stream(&asked, &mut stream)?)
@@ -168,6 +169,7 @@ pub(crate) fn try_over_tcp(
         host: "localhost",
         address,
         community: "",
+        secret: "",
     };
     let mut stream = Stream::new(TcpStream::connect(address)?, wait);
     Ok(question.ask_stream(&asked, &mut stream))
@@ -186,21 +188,12 @@ pub(crate) fn try_over_udp(
     wait: Duration,
 ) -> Result<Result<Answer, Fault>, Failed> {
     let question = question::find(question, event::Protocol::Udp).ok_or("no such question")?;
-    put(question, address, community, wait)
-}
-
-/// Asks a question over UDP that is not among the known ones.
-pub(crate) fn put(
-    question: &dyn Question,
-    address: &str,
-    community: &str,
-    wait: Duration,
-) -> Result<Result<Answer, Fault>, Failed> {
     let address: SocketAddr = address.parse()?;
     let asked = Asked {
         host: "localhost",
         address,
         community,
+        secret: question::DEFAULT_SECRET,
     };
     let any: IpAddr = if address.is_ipv6() {
         Ipv6Addr::UNSPECIFIED.into()
@@ -221,13 +214,23 @@ pub(crate) fn put(
 
 /// Has a UDP port judged the way a user's query does, with that services file.
 pub(crate) fn judge(host: &str, number: u16, services: &str) -> Result<Verdict, Failed> {
+    judge_with(host, number, services, &Settings::default())
+}
+
+/// The same with other settings.
+pub(crate) fn judge_with(
+    host: &str,
+    number: u16,
+    services: &str,
+    settings: &Settings,
+) -> Result<Verdict, Failed> {
     let host = probe::resolve(host)?.into_iter().next().ok_or("no host")?;
     let port = Port {
         protocol: event::Protocol::Udp,
         number,
     };
     let services = Services::parse(services.as_bytes());
-    Ok(probe::ask(&host, port, &services, &Settings::default())?)
+    Ok(probe::ask(&host, port, &services, settings)?)
 }
 
 /// Fails with `answer` unless the fact's value, as JSON text, contains `part`.

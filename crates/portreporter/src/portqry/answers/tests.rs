@@ -165,6 +165,23 @@ LDAP query to port 389 failed: the connection was closed before the answer was c
 }
 
 #[test]
+fn a_query_that_is_held_back() {
+    let withheld = Verdict {
+        status: Status::ListeningOrFiltered,
+        answer: Some(Err(Fault::Withheld("it would break"))),
+        ..answered((Udp, 500), "isakmp", "ike", Answer::default())
+    };
+    assert_eq!(
+        told(&withheld),
+        "\
+UDP port 500 (isakmp service): LISTENING or FILTERED
+
+ISAKMP query not asked: it would break
+"
+    );
+}
+
+#[test]
 fn what_is_not_there_is_not_told_to_be_asked() {
     let gone = Verdict {
         first: Status::NotListening,

@@ -11,9 +11,9 @@
 //! the half-open association after its own time, as RFC 7296 §2.4 has it; there
 //! is no way to call it off that could be trusted without a key.
 //!
-//! Beware of asking the service of this very machine: Libreswan's pluto (4.10
-//! was seen to) aborts when somebody at one of its own addresses begins an
-//! association of version 2 that it would accept.
+//! The service of this very machine is asked only by who names the question:
+//! Libreswan's pluto (4.10 was seen to) aborts when somebody at one of its own
+//! addresses begins an association of version 2 that it would accept.
 //!
 //! On port 4500 each message has the marker of RFC 3948 before it. Some old
 //! services answer only to port 500.
@@ -53,6 +53,10 @@ impl Question for Ike {
 
     fn source_port(&self, asked: u16) -> Option<u16> {
         (asked == PORT).then_some(PORT)
+    }
+
+    fn harms_this_machine(&self) -> Option<&'static str> {
+        Some("Libreswan can abort when its own machine begins an association")
     }
 
     fn ask_datagrams(

@@ -1,16 +1,21 @@
 //! Limits of this machine, and those who do not wait for the end.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Case;
-use crate::stage::{filter, query, ran, verdicts};
+use crate::stage::{Ran, filter, query, ran, say, serve, verdicts};
 
 pub(super) const CASES: &[Case] = &[
     ("few_descriptors", few_descriptors),
+    (
+        "few_descriptors_and_many_questions",
+        few_descriptors_and_many_questions,
+    ),
     ("every_port", every_port),
     ("interrupted", interrupted),
     (
@@ -21,14 +26,16 @@ pub(super) const CASES: &[Case] = &[
     ("rate", rate),
 ];
 
+/// The program with so many descriptors.
+fn limited(descriptors: u32, ports: &str) -> Ran {
+    let program = env!("CARGO_BIN_EXE_portreporter");
+    let script = format!("ulimit -n {descriptors}; exec {program} query {ports}");
+    ran(Command::new("sh").args(["-c", &script]))
+}
+
 fn few_descriptors() {
     let listener = TcpListener::bind("127.0.0.1:1000").expect("a listener");
-    let limited = |descriptors: u32, ports: &str| {
-        let program = env!("CARGO_BIN_EXE_portreporter");
-        let script = format!("ulimit -n {descriptors}; exec {program} query {ports}");
-        ran(Command::new("sh").args(["-c", &script]))
-    };
-    for descriptors in [16, 80] {
+    for descriptors in [16, 20, 64, 80] {
         let found = limited(descriptors, "127.0.0.1:both:900-1100 --json").ended(0);
         assert_eq!(found.lines().len(), 402);
         for line in found.lines() {
@@ -46,6 +53,53 @@ fn few_descriptors() {
     assert_eq!(none.out, "", "{}", none.out);
     assert!(none.errors.contains("socket"), "{}", none.errors);
     drop(listener);
+}
+
+/// Who talks holds a descriptor as well, and a reply that could not be read is
+/// none that did not come.
+fn few_descriptors_and_many_questions() {
+    for port in 1000..1020 {
+        serve(&format!("127.0.0.1:{port}"), say(b"220 here\r\n"));
+    }
+    for port in 3000..3100 {
+        let socket = UdpSocket::bind(("127.0.0.1", port)).expect("a socket");
+        thread::spawn(move || {
+            let mut question = [0; 100];
+            while let Ok((length, from)) = socket.recv_from(&mut question) {
+                const REPLY: u8 = 0x80;
+                question[2] |= REPLY;
+                let _ = socket.send_to(&question[..length], from);
+            }
+        });
+    }
+    let silent: Vec<_> = (3100..3140)
+        .map(|port| UdpSocket::bind(("127.0.0.1", port)).expect("a socket"))
+        .collect();
+    for descriptors in [20, 64, 128] {
+        let asked = "127.0.0.1:1000-1999 --as banner --wait 0.3 --json";
+        let found = limited(descriptors, asked).ended(0).lines();
+        assert_eq!(found.len(), 1000);
+        for line in found {
+            let talks = (1000..1020).contains(&line["port"].as_u64().unwrap_or(0));
+            let status = ["NOT LISTENING", "LISTENING"][usize::from(talks)];
+            assert_eq!(line["status"], status, "{descriptors}: {line}");
+            assert_eq!(line["answer"].is_object(), talks, "{descriptors}: {line}");
+        }
+    }
+    for descriptors in [64, 128, 200] {
+        let asked = "127.0.0.1:udp:3000-3199 --as dns --wait 0.3 --json";
+        let found = limited(descriptors, asked).ended(0).lines();
+        assert_eq!(found.len(), 200);
+        for line in found {
+            let status = match line["port"].as_u64() {
+                Some(3000..3100) => "LISTENING",
+                Some(3100..3140) => "FILTERED",
+                _ => "NOT LISTENING",
+            };
+            assert_eq!(line["status"], status, "{descriptors}: {line}");
+        }
+    }
+    drop(silent);
 }
 
 fn every_port() {

@@ -1,11 +1,16 @@
 //! A network namespace with a test in it, and the program that is tested.
 
-use std::path::Path;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use libtest_mimic::Failed;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde_json::Value;
 
 /// Why the tests cannot run here.
@@ -73,6 +78,36 @@ pub(crate) fn query(arguments: &[&str]) -> Command {
     command
 }
 
+/// Somebody without privileges.
+pub(crate) struct Nobody(tempfile::TempDir);
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        // With a copy of the program that everybody may execute.
+        let directory = tempfile::tempdir().expect("a directory");
+        let nobody = Self(directory);
+        let program = env!("CARGO_BIN_EXE_portreporter");
+        run(Command::new("cp").arg(program).arg(nobody.program()));
+        for path in [nobody.0.path(), &nobody.program()] {
+            let everybody = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(path, everybody).expect("a mode");
+        }
+        nobody
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.path().join("portreporter")
+    }
+
+    /// The program with these arguments, as this user.
+    pub(crate) fn query(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program());
+        command.arg("query").args(arguments).stdin(Stdio::null());
+        command.uid(65534).gid(65534);
+        command
+    }
+}
+
 /// What a run left.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -126,6 +161,26 @@ pub(crate) fn words(verdicts: &[Value]) -> Vec<(&str, &str)> {
         .collect()
 }
 
+/// A server that does that with each connection.
+pub(crate) fn serve(address: &str, talk: impl Fn(TcpStream) + Send + Sync + Clone + 'static) {
+    let listener = TcpListener::bind(address).expect("a listener");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let talk = talk.clone();
+            thread::spawn(move || talk(stream));
+        }
+    });
+}
+
+/// Says that, and nothing more.
+pub(crate) fn say(text: &'static [u8]) -> impl Fn(TcpStream) + Send + Sync + Clone + 'static {
+    move |mut stream| {
+        let _ = stream.write_all(text);
+        // Until the other side goes.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
 /// Another network namespace behind a cable: we are 10.0.0.1 and `fd00::1`, it is
 /// 10.0.0.2 and `fd00::2`.
 pub(crate) struct Neighbour(Child);
@@ -167,6 +222,20 @@ impl Neighbour {
         let mut command = Command::new("nsenter");
         command.args(["--target", &pid, "--net", program]);
         run(command.args(words.split_whitespace()));
+    }
+
+    /// Does something over there. Sockets that are opened there stay there.
+    pub(crate) fn over_there<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/proc/{}/ns/net", self.0.id());
+        let namespace = std::fs::File::open(path).expect("it is there");
+        thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                let kind = Some(LinkNameSpaceType::Network);
+                move_into_link_name_space(namespace.as_fd(), kind).expect("it may be entered");
+                act()
+            });
+            there.join().expect("it is done")
+        })
     }
 }
 

@@ -1,45 +1,25 @@
 //! Who says what, and how it is shown.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::thread;
+use std::io::Write as _;
+use std::net::{TcpListener, UdpSocket};
 
+use md5::{Digest as _, Md5};
 use serde_json::Value;
 
 use crate::Case;
-use crate::stage::{query, ran, verdicts};
+use crate::stage::{Nobody, query, ran, say, serve, verdicts};
 
 pub(super) const CASES: &[Case] = &[
     ("the_services_file_decides", services_file),
     ("as_another_service", as_another),
     ("hostile_banner_is_escaped", hostile_banner),
     ("endless_and_slow_talk_comes_to_an_end", endless_talk),
+    ("radius_secret", radius_secret),
     ("source_port", source_port),
     ("sets_have_one_verdict", sets),
     ("ranges_of_addresses", ranges),
     ("every_address_of_a_name", names),
 ];
-
-/// A server that does that with each connection.
-fn serve(address: &str, talk: impl Fn(TcpStream) + Send + Sync + Clone + 'static) {
-    let listener = TcpListener::bind(address).expect("a listener");
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let talk = talk.clone();
-            thread::spawn(move || talk(stream));
-        }
-    });
-}
-
-fn say(text: &'static [u8]) -> impl Fn(TcpStream) + Send + Sync + Clone + 'static {
-    move |mut stream| {
-        let _ = stream.write_all(text);
-        // Until the other side goes.
-        let _ = stream.read_to_end(&mut Vec::new());
-    }
-}
 
 const SMTP: &[u8] = b"220 mail.example ESMTP\r\n250 mail.example\r\n221 bye\r\n";
 
@@ -103,6 +83,46 @@ fn endless_talk() {
     }
 }
 
+/// A server of RADIUS that signs with its secret, whoever asks.
+fn radius_secret() {
+    let socket = UdpSocket::bind("127.0.0.1:1812").expect("a socket");
+    std::thread::spawn(move || {
+        let mut request = [0; 100];
+        while let Ok((_, from)) = socket.recv_from(&mut request) {
+            const ACCEPT: u8 = 2;
+            let mut reply = vec![ACCEPT, request[1], 0, 20];
+            let signed = Md5::new()
+                .chain_update(&reply)
+                .chain_update(&request[4..20])
+                .chain_update(b"our secret")
+                .finalize();
+            reply.extend(signed);
+            let _ = socket.send_to(&reply, from);
+        }
+    });
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("secret");
+    std::fs::write(&file, "our secret\n").expect("a file");
+    let file = file.to_str().expect("text");
+    let ports = ["127.0.0.1:udp:1812", "--as", "radius"];
+    for (options, authentic) in [(&[][..], false), (&["--radius-secret-file", file], true)] {
+        let found = verdicts(&[&ports[..], options].concat());
+        assert_eq!(found[0]["status"], "LISTENING", "{found:?}");
+        let facts = &found[0]["answer"]["facts"];
+        assert_eq!(facts["authentic"], authentic, "{found:?}");
+    }
+    let missing = ["--radius-secret-file", "/nonexistent/secret"];
+    let refused = ran(query(&ports).args(missing)).ended(74);
+    assert!(refused.errors.contains("the secret /nonexistent/secret"));
+
+    // Whoever signs wrongly hears nothing, and nothing can be said.
+    let silent = UdpSocket::bind("127.0.0.1:1813").expect("a socket");
+    let options = ["127.0.0.1:udp:1813", "--as", "radius", "--wait", "0.3"];
+    let found = verdicts(&options);
+    assert_eq!(found[0]["status"], "LISTENING or FILTERED", "{found:?}");
+    drop(silent);
+}
+
 fn source_port() {
     let listener = TcpListener::bind("127.0.0.1:1000").expect("a listener");
     let asked = query(&["127.0.0.1:1000", "--source-port", "2000", "--no-ask"]).spawn();
@@ -118,21 +138,9 @@ fn source_port() {
         refused.errors
     );
 
-    // As somebody else, with a copy of the program that everybody may execute.
-    let directory = tempfile::tempdir().expect("a directory");
-    let copy = directory.path().join("portreporter");
-    let program = env!("CARGO_BIN_EXE_portreporter");
-    let copied = std::process::Command::new("cp")
-        .arg(program)
-        .arg(&copy)
-        .status();
-    assert!(copied.expect("cp runs").success());
-    for path in [directory.path(), &copy] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
-    }
-    let mut command = std::process::Command::new(&copy);
-    command.args(["query", "127.0.0.1:1001", "--source-port", "53"]);
-    let refused = ran(command.uid(65534).gid(65534)).ended(77);
+    let nobody = Nobody::new();
+    let mut command = nobody.query(&["127.0.0.1:1001", "--source-port", "53"]);
+    let refused = ran(&mut command).ended(77);
     assert!(refused.errors.contains("privileges"), "{}", refused.errors);
 }
 

@@ -4,5 +4,7 @@
 mod pieces;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    pieces::ask("ntp", bytes, |script| script.echoing(40..48, 24).echoing(2..4, 2));
+    pieces::ask("ntp", bytes, |script| {
+        script.echoing(40..48, 24).echoing(2..4, 2)
+    });
 });

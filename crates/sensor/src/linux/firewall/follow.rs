@@ -247,6 +247,9 @@ impl<'a> Walk<'a> {
         fate: Fate,
         certain: bool,
     ) -> bool {
+        if !certain && self.found.len() >= ENOUGH {
+            return false;
+        }
         self.found.push(Obstacle {
             family: family_name(place.table.0),
             table: place.table.1.clone(),

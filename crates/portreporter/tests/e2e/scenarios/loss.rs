@@ -9,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::expect::{CONNECTED, CREATOR, FOUND, INHERITED};
+use crate::harness::expect::{ACCEPTED, CONNECTED, CREATOR, FOUND, INHERITED, LISTENED};
 use crate::harness::log::{Checks, Set};
-use crate::harness::{Fact, Launch, Log, Recorder, Traffic, open_directory};
+use crate::harness::{Fact, Launch, Log, Recorder, Traffic, open_directory, overload};
 use crate::{Case, Needs};
 
 pub(super) const CASES: &[Case] = &[
@@ -27,6 +27,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     ("loss_no_processor", Needs::RootAlone, no_processor_left),
     ("loss_disk_blocks", Needs::RootAlone, disk_blocks),
+    ("loss_full_storage", Needs::RootAlone, full_storage),
+    (
+        "loss_full_storage_of_children",
+        Needs::RootAlone,
+        full_storage_of_children,
+    ),
 ];
 
 /// The sockets that `hold` keeps open, and their states.
@@ -292,6 +298,98 @@ fn run(command: &mut Command) {
         status.as_ref().is_ok_and(std::process::ExitStatus::success),
         "{command:?} was expected to work: {status:?}"
     );
+}
+
+/// Nothing can be kept with a socket in the kernel. Of TCP all is told without
+/// it; that a UDP port was taken is counted as lost, and a look finds the port.
+fn full_storage() {
+    if !is_room_limited_by_namespace() {
+        // Before Linux 6.8 the limit is that of the whole machine.
+        return;
+    }
+    overload::is_on_purpose();
+    let mut recorder = Launch::new().args(&["--reconcile", "1"]).start();
+    let mut traffic = Traffic::start(&["without-room", "hold"]);
+    let said = traffic.wait_until_ready();
+    let facts: Vec<Fact> = HELD.iter().map(|(role, _)| said.one(role)).collect();
+    wait_for_all(&mut recorder, &facts, &[]);
+    recorder.roll();
+    let late = traffic.finish();
+    let late = ["late-client", "late-server"].map(|role| late.one(role));
+    wait_for_all(&mut recorder, &[], &[&facts[..], &late[..]].concat());
+    let log = recorder.stop_with(Signal::TERM, &MAY_LOSE);
+
+    let [listener, client, server, udp] = &facts[..] else {
+        unreachable!("as many as there are roles")
+    };
+    log.about(listener).tell(LISTENED, CREATOR, "closed");
+    for client in [client, &late[0]] {
+        log.about(client).tell(CONNECTED, CREATOR, "closed");
+    }
+    for server in [server, &late[1]] {
+        // Found, if somebody looked before it was used.
+        let ways = [INHERITED, FOUND].concat();
+        log.about(server).tell(ACCEPTED, &ways, "closed");
+    }
+    log.about(udp)
+        .events(&["discover", "vanish"])
+        .owner(FOUND)
+        .addresses();
+    let bound = said.line("udp")["at"].as_u64().expect("a time");
+    let gaps = gaps(&log);
+    assert!(
+        gaps.iter()
+            .any(|&(from, to)| from <= bound + CLOCKS && said.began <= to + CLOCKS),
+        "a gap was expected between {} and {bound}: {gaps:?}",
+        said.began
+    );
+    check_table(&log.sets[log.sets.len() - 1], &facts, &[]);
+}
+
+/// The same of connections that other processes accept than the listener's: who
+/// accepted is not known, and nobody is said to have made the call who did not.
+fn full_storage_of_children() {
+    if !is_room_limited_by_namespace() {
+        return;
+    }
+    overload::is_on_purpose();
+    let mut recorder = Recorder::start();
+    let facts = Traffic::play(&["without-room", "fork-accept", "4"]);
+    recorder.wait_for_closes(&facts.cookies());
+    let log = recorder.stop_with(Signal::TERM, &MAY_LOSE);
+
+    log.about(&facts.one("listener"))
+        .tell(LISTENED, CREATOR, "closed");
+    for client in facts.all("client") {
+        log.about(&client).tell(CONNECTED, CREATOR, "closed");
+    }
+    let listener = facts.one("listener").pid;
+    let servers = facts.all("server");
+    assert_eq!(servers.len(), 4);
+    for server in servers {
+        log.about(&server)
+            .events(ACCEPTED)
+            .addresses()
+            .closed("closed");
+        let told = log.lines().filter(|line| line["socket"] == server.cookie);
+        for line in told {
+            let is_guess = line["owner"] == "inherited" && line["pid"] == listener;
+            assert!(
+                is_guess || line["pid"] == server.pid,
+                "the process {} was expected, or the listener's by inheritance: {line}",
+                server.pid
+            );
+        }
+    }
+}
+
+/// Does each network namespace limit the room by itself?
+fn is_room_limited_by_namespace() -> bool {
+    let script = "test -w /proc/sys/net/core/optmem_max";
+    let status = Command::new("unshare")
+        .args(["--net", "sh", "-c", script])
+        .status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// From when to when something is missing, in microseconds since 1970.

@@ -250,12 +250,4 @@ impl Events for Terminal {
             ),
         );
     }
-
-    fn not_reconciled(&mut self, error: &Error) {
-        let why = with_causes(error);
-        self.say(
-            Event::Failure,
-            format!("the table of sockets can no longer be compared with the kernel's: {why}"),
-        );
-    }
 }

@@ -1,8 +1,9 @@
 //! From sensor to log sets: what happened, by whom, and what is missing.
 //!
-//! Two threads. The *capture* thread empties the kernel's buffer into a bounded
+//! Three threads. The *capture* thread empties the kernel's buffer into a bounded
 //! queue and does nothing else. The *recorder* thread keeps the table of
-//! sockets and the table of processes, joins the two, and writes. No lock is
+//! sockets and the table of processes, joins the two, and writes. The *look*
+//! thread asks the kernel for its table of sockets now and then. No lock is
 //! shared and nothing is asynchronous; when the disk blocks, the queue fills,
 //! then the kernel's buffer, then events are lost in the kernel, numbered, and
 //! declared in the log as a gap.
@@ -25,9 +26,11 @@
 
 mod capture;
 mod clock;
+mod end;
 mod errno;
 mod held;
 mod ledger;
+mod lookout;
 mod pids;
 mod processes;
 mod reconcile;
@@ -73,9 +76,6 @@ pub trait Events {
     /// The table of sockets was not what the kernel has, and was put right;
     /// `explained` if events were lost before, so that this was to be expected.
     fn reconciled(&mut self, found: &Reconciled, explained: bool);
-
-    /// The table of sockets can no longer be compared.
-    fn not_reconciled(&mut self, error: &Error);
 }
 
 /// How things stand.

@@ -20,7 +20,6 @@
 //! that only a process can keep alive and whose process is gone.
 
 use std::collections::HashMap;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use event::{Action, Attribution, BootTime, Protocol, TcpState};
@@ -28,7 +27,6 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use sensor::{FoundSocket, Inspector, Snapshot};
 
 use crate::Reconciled;
-use crate::capture::Message;
 use crate::recorder::Recorder;
 use crate::sink::Sink;
 use crate::table::{Live, SocketKey};
@@ -99,18 +97,6 @@ impl Reconciliation {
             taken.is_settled = true;
         }
     }
-}
-
-/// Takes a look on a thread of its own, which brings the inspector back.
-fn look(mut inspector: Box<dyn Inspector>, to: SyncSender<Message>) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("look".to_owned())
-        .spawn(move || {
-            let snapshot = inspector.snapshot();
-            // The recorder is gone: nobody waits for it.
-            let _ = to.send(Message::Looked(inspector, snapshot));
-        })
-        .map(drop)
 }
 
 impl<S: Sink> Recorder<'_, S> {
@@ -199,14 +185,11 @@ impl<S: Sink> Recorder<'_, S> {
             suspects,
             taken: None,
         });
-        if let Err(error) = look(inspector, self.control.clone()) {
-            // The inspector is gone with the thread that could not be started;
-            // without it the ledger still finds every hole but the last.
+        if let Some(inspector) = self.lookout.look(inspector) {
+            self.inspector = Some(inspector);
             let look = self.reconciliation.look.take();
-            self.reconciliation.every = Duration::ZERO;
             let asked = look.map(|look| look.asked).unwrap_or_default();
             self.answer(asked, &Snapshot::default(), Duration::ZERO);
-            self.events.not_reconciled(&crate::Error::Thread(error));
         }
     }
 

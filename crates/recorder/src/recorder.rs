@@ -17,6 +17,7 @@ use crate::capture::{Capture, Message};
 use crate::clock::Anchor;
 use crate::held::Held;
 use crate::ledger::{Ledger, Loss};
+use crate::lookout::Lookout;
 use crate::pids::{Changes, Due};
 use crate::processes::Processes;
 use crate::reconcile::Reconciliation;
@@ -45,6 +46,7 @@ pub struct Recorder<'a, S = Logs> {
     pub(crate) sink: S,
     /// Away while it takes a look for the reconciliation.
     pub(crate) inspector: Option<Box<dyn Inspector>>,
+    pub(crate) lookout: Lookout,
     pub(crate) reconciliation: Reconciliation,
     pub(crate) loss_reason: &'static str,
     pub(crate) processes_lost: u64,
@@ -139,6 +141,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
         let started = Anchor::now().boot_now();
         let (control, messages) = Capture::queue();
         let capture = Capture::start(stream, control.clone()).map_err(Error::Thread)?;
+        let lookout = Lookout::start(control.clone()).map_err(Error::Thread)?;
         let snapshot = inspector.snapshot()?;
         let anchor = Anchor::now();
         let mut recorder = Self {
@@ -154,6 +157,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
             sink,
             loss_reason: inspector.loss_reason(),
             inspector: Some(inspector),
+            lookout,
             reconciliation: Reconciliation::new(every),
             processes_lost: 0,
             capture,
@@ -271,7 +275,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
         self.count_unnumbered(boot);
     }
 
-    fn count_unnumbered(&mut self, at: BootTime) {
+    pub(crate) fn count_unnumbered(&mut self, at: BootTime) {
         let Some(Ok(unnumbered)) = self.inspector.as_mut().map(|it| it.unnumbered()) else {
             return;
         };
@@ -280,7 +284,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
         }
     }
 
-    fn declare(&mut self, losses: &[Loss], reason: &str) {
+    pub(crate) fn declare(&mut self, losses: &[Loss], reason: &str) {
         let now = self.anchor.wall_now();
         for loss in losses {
             let from = self.anchor.wall(loss.from);
@@ -302,7 +306,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
     }
 
     /// The ledger as of now, without the lines that wait.
-    fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         let waiting = self.waiting();
         Counters {
             kernel: self.ledger.kernel().saturating_sub(waiting),
@@ -312,7 +316,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
         }
     }
 
-    fn write_counters(&mut self) {
+    pub(crate) fn write_counters(&mut self) {
         let counters = self.counters();
         if let Some(Ok(lost)) = self.inspector.as_mut().map(|it| it.processes_lost()) {
             self.processes_lost = lost + self.state.processes.mappings_lost();
@@ -322,7 +326,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
     }
 
     /// Writes the entries of PR-PIDS that are due.
-    fn write_pids(&mut self, is_end: bool) {
+    pub(crate) fn write_pids(&mut self, is_end: bool) {
         let due = self.changes.due(self.second, is_end);
         if due.is_empty() || !self.state.names_processes || !self.sink.takes_entries() {
             return;
@@ -417,66 +421,6 @@ impl<'a, S: Sink> Recorder<'a, S> {
             set: self.sink.set(),
         };
         self.events.status(&status);
-    }
-
-    /// Waits until a look that is under way is over. The stream may fail
-    /// meanwhile.
-    fn recall_inspector(&mut self) -> Option<Error> {
-        let mut failure = None;
-        while self.inspector.is_none() {
-            match self.messages.recv_timeout(Duration::from_secs(10)) {
-                Ok(Message::Looked(inspector, snapshot)) => self.looked(inspector, snapshot),
-                Ok(Message::Batch(batch)) => self.take(batch),
-                Ok(Message::Failed(error)) => failure = Some(error.into()),
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        failure
-    }
-
-    fn finish(mut self, failure: Option<Error>) -> Result<Summary<S::End>, Error> {
-        let failure = failure.or(self.recall_inspector());
-        if let Some(inspector) = &mut self.inspector {
-            inspector.detach();
-        }
-        self.capture.end();
-        // A capture that failed is no longer there to be waited for.
-        if failure.is_none() {
-            loop {
-                match self.messages.recv_timeout(Duration::from_secs(10)) {
-                    Ok(Message::Batch(batch)) => self.take(batch),
-                    Ok(Message::Roll | Message::Stop | Message::Empty | Message::Looked(..)) => {}
-                    Ok(Message::Drained | Message::Failed(_)) | Err(_) => break,
-                }
-            }
-        }
-        self.anchor = Anchor::now();
-        let boot = self.anchor.boot_now();
-        self.release_all();
-        self.write_pids(true);
-        if let Some(Ok(produced)) = self.inspector.as_mut().map(|it| it.produced()) {
-            let losses = self.ledger.finish(&produced, boot);
-            self.declare(&losses, self.loss_reason);
-        }
-        self.count_unnumbered(boot);
-        self.write_counters();
-        let processes = self.state.processes.owners();
-        let sockets = self.sockets;
-        let now = self.anchor.wall_now();
-        let mut counters = self.counters();
-        let end = self.sink.end(now, &mut counters, self.events);
-        self.capture.join();
-        match failure {
-            Some(error) => Err(error),
-            None => Ok(Summary {
-                counters,
-                reconciled: self.reconciliation.total,
-                sockets,
-                processes,
-                end,
-            }),
-        }
     }
 }
 

@@ -42,12 +42,6 @@ impl Events for Notes {
             found.discovered, found.vanished
         ));
     }
-
-    fn not_reconciled(&mut self, error: &Error) {
-        say(&format!(
-            "the table of sockets can no longer be compared with the kernel's: {error}"
-        ));
-    }
 }
 
 fn say(message: &str) {

@@ -355,6 +355,38 @@ fn a_stop_during_a_look_ends_in_order() {
 }
 
 #[test]
+fn a_look_that_panics_costs_only_itself() {
+    let panics = |_: &Prompter| panic!("on purpose");
+    let missed = [listener(5)];
+    let record = look(
+        vec![
+            Look::at(&[]),
+            Look::at(&missed).meanwhile(panics),
+            Look::at(&missed),
+            Look::at(&missed),
+        ],
+        made(3),
+    );
+    assert_eq!(line(&record.lines, "discover")["socket"], "5");
+    // Who made them can still be asked.
+    let counters = record.all("counters");
+    assert_eq!(counters.last().unwrap()["lost"], 3);
+}
+
+#[test]
+fn told_to_stop_twice_it_does_not_wait_for_a_look_without_end() {
+    let endless = |prompter: &Prompter| {
+        prompter.stop();
+        prompter.stop();
+        prompter.tell_without_end(&[Observation::Exit(PARENT)]);
+    };
+    let looks = vec![Look::at(&[]), Look::at(&[]).meanwhile(endless)];
+    let record = look(looks, made(0));
+    let last = record.lines.last().unwrap();
+    assert_eq!(last["event"], "seal", "{last}");
+}
+
+#[test]
 fn who_wants_a_port_waits_for_the_look_to_end() {
     let mut connect = seen(0, Action::Connect, TcpState::SynSent);
     connect.attribution = Attribution::Creator;

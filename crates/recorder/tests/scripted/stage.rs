@@ -46,6 +46,8 @@ impl Stream for Script {
         batch: &mut Vec<Observation>,
         timeout: Duration,
     ) -> Result<(), sensor::Error> {
+        // Who tells again at once is not taken for one who has told all.
+        let timeout = timeout.max(Duration::from_millis(5));
         if let Ok(next) = self.0.recv_timeout(timeout) {
             batch.extend(next);
         }
@@ -64,6 +66,11 @@ impl Prompter {
     /// Tells of something; returns when it was taken from the kernel's buffer.
     pub(crate) fn tell(&self, batch: Vec<Observation>) {
         self.tell.send(batch).unwrap();
+    }
+
+    /// Tells of something again and again, until nobody listens any more.
+    pub(crate) fn tell_without_end(&self, batch: &[Observation]) {
+        while self.tell.send(batch.to_vec()).is_ok() {}
     }
 
     fn roll(&self) {
@@ -155,7 +162,6 @@ impl Events for Told {
     fn reconciled(&mut self, found: &Reconciled, explained: bool) {
         self.reconciled.push((*found, explained));
     }
-    fn not_reconciled(&mut self, _: &Error) {}
 }
 
 /// What a recording left.

@@ -364,7 +364,7 @@ fn ports(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use super::super::bill::Cost;
 
     use super::*;
     use crate::completeness::play::Outcome;
@@ -412,7 +412,7 @@ mod tests {
             outcome: Outcome::Done,
             began: 0,
             ended: 100,
-            cpu: Duration::ZERO,
+            cost: Cost::default(),
         }
     }
 

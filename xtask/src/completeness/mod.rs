@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::ValueEnum as _;
 
+mod bill;
 mod document;
 mod judge;
 mod peers;
@@ -28,6 +29,7 @@ mod sighting;
 mod traffic;
 mod watcher;
 
+use self::bill::Bill;
 use self::judge::Judge;
 use self::play::{Outcome, Played, Programs, Running, Scenario};
 use self::report::{Column, Report, Row};
@@ -206,12 +208,16 @@ fn watch(
     }
 
     let mut all: Vec<Played> = Vec::new();
-    let mut before = watcher.cpu()?;
+    let mut bill = Bill::open(watcher.as_ref(), smoke)?;
+    let idle = if smoke {
+        None
+    } else {
+        watcher.settle()?;
+        Some(bill.idle(watcher.as_ref())?)
+    };
     let mut finish = |running: Running| -> anyhow::Result<()> {
         let mut played = running.finish()?;
-        let after = watcher.cpu()?;
-        played.cpu = after.saturating_sub(before);
-        before = after;
+        played.cost = bill.scenario(watcher.as_ref())?;
         if let Outcome::Failed(why) = &played.outcome {
             eprintln!("completeness: {}: {why}", played.name);
         }
@@ -234,7 +240,7 @@ fn watch(
         .into_iter()
         .map(|played| {
             let score = judge.score(&played);
-            Row::new(played.name, played.outcome, score, played.cpu)
+            Row::new(played.name, played.outcome, score, played.cost)
         })
         .collect();
     let mut column = Column {
@@ -246,6 +252,7 @@ fn watch(
         played: 0,
         lost: watched.lost,
         cpu_seconds: watched.cpu.as_secs_f64(),
+        idle,
         peak_megabytes: watched.peak.map(|bytes| as_f64(bytes) / 1e6),
         contradictions: watched.contradictions,
     };

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 use serde::Serialize;
 
+use super::bill::Cost;
 use super::traffic;
 use crate::load::scenarios::fact::{Fact, Said};
 use crate::load::scenarios::{self, When};
@@ -58,8 +59,8 @@ pub(super) struct Played {
     pub(super) began: i64,
     /// When it ended.
     pub(super) ended: i64,
-    /// The processor time that the watcher used meanwhile.
-    pub(super) cpu: Duration,
+    /// What the watcher used meanwhile.
+    pub(super) cost: Cost,
 }
 
 /// All scenarios, in the order in which they run.
@@ -177,7 +178,7 @@ impl Running {
             outcome: self.outcome.clone(),
             began: self.began,
             ended: now(),
-            cpu: Duration::ZERO,
+            cost: Cost::default(),
         })
     }
 

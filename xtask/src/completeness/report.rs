@@ -1,10 +1,10 @@
 //! The tables, as Markdown ready for `docs/completeness.md`.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::Serialize;
 
+use super::bill::Cost;
 use super::judge::Score;
 use super::play::Outcome;
 use super::watcher::{Claims, Who};
@@ -39,6 +39,8 @@ pub(super) struct Column {
     pub(super) lost: Option<u64>,
     /// Its processor time.
     pub(super) cpu_seconds: f64,
+    /// What it uses when nothing is played; not measured in a small run.
+    pub(super) idle: Option<Cost>,
     /// The most memory that it had.
     pub(super) peak_megabytes: Option<f64>,
     /// What in its record contradicts itself.
@@ -55,7 +57,8 @@ pub(super) struct Row {
     /// What was seen.
     pub(super) score: Score,
     /// What that cost the watcher.
-    pub(super) cpu_millis: f64,
+    #[serde(flatten)]
+    pub(super) cost: Cost,
 }
 
 /// What the engine `ebpf` is known not to do. It is counted and shown like
@@ -74,17 +77,12 @@ fn limit(scenario: &str) -> Option<&'static str> {
 
 impl Row {
     /// A row.
-    pub(super) fn new(
-        scenario: &'static str,
-        outcome: Outcome,
-        score: Score,
-        cpu: Duration,
-    ) -> Self {
+    pub(super) fn new(scenario: &'static str, outcome: Outcome, score: Score, cost: Cost) -> Self {
         Self {
             scenario,
             outcome,
             score,
-            cpu_millis: cpu.as_secs_f64() * 1e3,
+            cost,
         }
     }
 }
@@ -142,6 +140,17 @@ impl Column {
 
     fn row(&self, scenario: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.scenario == scenario)
+    }
+
+    /// What all scenarios together cost.
+    fn cost(&self) -> Cost {
+        let mut all = Cost::default();
+        for row in &self.rows {
+            if row.outcome == Outcome::Done {
+                all.add(&row.cost);
+            }
+        }
+        all
     }
 
     fn claims(&self) -> Option<Claims> {
@@ -256,15 +265,17 @@ impl Report {
         Ok(())
     }
 
-    fn costs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What each scenario cost each watcher; then all together, and a second in
+    /// which nothing is played.
+    fn costs(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let Some(first) = self.watchers.first() else {
             return Ok(());
         };
-        write!(f, "| scenario |")?;
+        write!(f, "| scenario | sockets | lasted |")?;
         for watcher in &self.watchers {
             write!(f, " {} |", watcher.name)?;
         }
-        write!(f, "\n| --- |")?;
+        write!(f, "\n| --- | ---: | ---: |")?;
         for _ in &self.watchers {
             write!(f, " ---: |")?;
         }
@@ -273,16 +284,32 @@ impl Report {
             if row.outcome != Outcome::Done {
                 continue;
             }
-            write!(f, "| {} |", row.scenario)?;
+            let (sockets, lasted) = (row.score.sockets, row.cost.of_millis);
+            write!(f, "| {} | {sockets} | {lasted:.0} |", row.scenario)?;
             for watcher in &self.watchers {
                 match watcher.row(row.scenario) {
-                    Some(row) => write!(f, " {:.1} |", row.cpu_millis)?,
+                    Some(row) => write!(f, " {:.2} |", row.cost.cpu_millis)?,
                     None => write!(f, " |")?,
                 }
             }
             writeln!(f)?;
         }
-        Ok(())
+        let all: Vec<Cost> = self.watchers.iter().map(Column::cost).collect();
+        let lasted = all.first().map_or(0.0, |cost| cost.of_millis);
+        write!(f, "| **all** | {} | {lasted:.0} |", first.total.sockets)?;
+        for cost in &all {
+            write!(f, " {:.1} |", cost.cpu_millis)?;
+        }
+        write!(f, "\n| **a second of these** | | 1000 |")?;
+        for cost in &all {
+            write!(f, " {} |", price(cost.a_second()))?;
+        }
+        write!(f, "\n| **a second of nothing** | | 1000 |")?;
+        for watcher in &self.watchers {
+            let idle = watcher.idle.and_then(|idle| idle.a_second());
+            write!(f, " {} |", price(idle))?;
+        }
+        writeln!(f)
     }
 }
 
@@ -300,7 +327,7 @@ impl fmt::Display for Report {
         self.scenarios(f)?;
         writeln!(
             f,
-            "\nMilliseconds of CPU of the watcher, until the scenario ended:\n"
+            "\nCost of each scenario, in milliseconds of the watcher's processor time:\n"
         )?;
         self.costs(f)?;
         let mut findings = String::new();
@@ -341,6 +368,10 @@ fn cell(row: &Row, claims: Option<Claims>) -> String {
     }
 }
 
+fn price(millis: Option<f64>) -> String {
+    millis.map_or_else(|| "–".to_owned(), |millis| format!("{millis:.2}"))
+}
+
 /// A part of a whole, in percent, rounded down so that 100 is all.
 fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
@@ -358,12 +389,13 @@ mod tests {
         let mut column = Column {
             who: Some(Who::Ebpf),
             name: "ebpf",
-            rows: vec![Row::new("one", Outcome::Done, score, Duration::ZERO)],
+            rows: vec![Row::new("one", Outcome::Done, score, Cost::default())],
             total: Score::default(),
             whole: 0,
             played: 0,
             lost: Some(0),
             cpu_seconds: 0.0,
+            idle: None,
             peak_megabytes: None,
             contradictions: Vec::new(),
         };
@@ -396,5 +428,35 @@ mod tests {
         assert_eq!(share(99_999, 100_000), "99.99 %");
         assert_eq!(share(3, 3), "100.00 %");
         assert_eq!(share(0, 0), "–");
+    }
+
+    #[test]
+    fn what_each_scenario_costs_is_told_and_summed_up() {
+        let mut column = column(Score {
+            sockets: 3,
+            ..Score::default()
+        });
+        column.rows[0].cost = Cost {
+            cpu_millis: 1.25,
+            of_millis: 500.0,
+        };
+        let report = Report {
+            machine: String::new(),
+            watchers: vec![column],
+            absent: Vec::new(),
+        };
+        let mut text = String::new();
+        report.costs(&mut text).unwrap();
+        assert_eq!(
+            text,
+            "| scenario | sockets | lasted | ebpf |\n\
+             | --- | ---: | ---: | ---: |\n\
+             | one | 3 | 500 | 1.25 |\n\
+             | **all** | 3 | 500 | 1.2 |\n\
+             | **a second of these** | | 1000 | 2.50 |\n\
+             | **a second of nothing** | | 1000 | – |\n"
+        );
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["watchers"][0]["rows"][0]["cpu_millis"], 1.25);
     }
 }

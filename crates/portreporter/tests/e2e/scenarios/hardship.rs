@@ -1,6 +1,8 @@
 //! Machines that lack something: rights, files, descriptors. What can be
 //! recorded is recorded, and what cannot is said.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
 use crate::harness::expect::{CONNECTED, CREATOR};
@@ -34,6 +36,7 @@ pub(super) const CASES: &[Case] = &[
         stopped_while_it_starts,
     ),
     ("hardship_no_passwd", Needs::Root, no_passwd),
+    ("hardship_no_loopback", Needs::Root, no_loopback),
     ("hardship_no_btf", Needs::Root, no_btf),
     ("hardship_no_cgroup2", Needs::Cgroup2, no_cgroup2),
 ];
@@ -171,6 +174,32 @@ fn no_passwd() {
         .value("connect", "pid", client.pid)
         .value("connect", "uid", 0)
         .value("connect", "user", serde_json::Value::Null);
+}
+
+/// Where the machine may not talk to itself, the recorder cannot prove with a
+/// connection that it sees all, but does not try that for minutes.
+fn no_loopback() {
+    let script = "ip link set lo up && nft 'add table inet wall; \
+                  add chain inet wall in { type filter hook input priority 0; policy drop; }' \
+                  || exit 99; exec \"$0\" \"$@\"";
+    let begun = Instant::now();
+    let mut recorder = Launch::new()
+        .wrapped_by(&["unshare", "--net", "sh", "-c", script])
+        .start();
+    let took = begun.elapsed();
+    // The kernel itself gives a connection up after two minutes.
+    assert!(took < Duration::from_secs(90), "it took {took:?} to start");
+    let facts = Traffic::play(&["pair"]);
+    recorder.wait_for_closes(&facts.cookies());
+    let log = recorder.stop();
+    log.about(&facts.one("client"))
+        .tell(CONNECTED, CREATOR, "closed");
+    let missing = always_missing(&log);
+    assert!(
+        missing.iter().any(|what| what.contains("timed out"))
+            && !missing.iter().any(|what| what.contains("sched_process")),
+        "only what a connection proves was expected to be missing: {missing:#?}"
+    );
 }
 
 fn no_btf() {

@@ -194,12 +194,6 @@ fn no_loopback() {
     let log = recorder.stop();
     log.about(&facts.one("client"))
         .tell(CONNECTED, CREATOR, "closed");
-    let missing = always_missing(&log);
-    assert!(
-        missing.iter().any(|what| what.contains("timed out"))
-            && !missing.iter().any(|what| what.contains("sched_process")),
-        "only what a connection proves was expected to be missing: {missing:#?}"
-    );
 }
 
 fn no_btf() {

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use logs::RollReason;
+
 use crate::capture::Message;
 use crate::clock::Anchor;
 use crate::recorder::Recorder;
@@ -26,7 +28,7 @@ impl<S: Sink> Recorder<'_, S> {
     fn recall_inspector(&mut self) -> Option<Error> {
         let mut failure = None;
         let until = Instant::now() + LAST_LOOK;
-        while self.inspector.is_none() {
+        while self.inspector.is_none() && self.control.stops() < 2 {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -35,8 +37,9 @@ impl<S: Sink> Recorder<'_, S> {
                 Ok(Message::Looked(inspector, snapshot)) => self.looked(inspector, snapshot),
                 Ok(Message::Batch(batch)) => self.take(batch),
                 Ok(Message::Failed(error)) => failure = Some(error.into()),
-                Ok(Message::Stop) | Err(_) => break,
-                Ok(_) => {}
+                Ok(Message::Roll) => self.roll_or_tell(RollReason::Request),
+                Ok(Message::Stop | Message::Empty | Message::Drained) => {}
+                Err(_) => break,
             }
         }
         failure
@@ -57,7 +60,8 @@ impl<S: Sink> Recorder<'_, S> {
             while until.is_none_or(|until| Instant::now() < until) {
                 match self.messages.recv_timeout(Duration::from_secs(10)) {
                     Ok(Message::Batch(batch)) => self.take(batch),
-                    Ok(Message::Roll | Message::Stop | Message::Empty | Message::Looked(..)) => {}
+                    Ok(Message::Roll) => self.roll_or_tell(RollReason::Request),
+                    Ok(Message::Stop | Message::Empty | Message::Looked(..)) => {}
                     Ok(Message::Drained | Message::Failed(_)) | Err(_) => break,
                 }
             }

@@ -1,5 +1,7 @@
 //! The recorder's thread: observations in, log lines out.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -52,7 +54,7 @@ pub struct Recorder<'a, S = Logs> {
     pub(crate) processes_lost: u64,
     pub(crate) capture: Capture,
     pub(crate) messages: Receiver<Message>,
-    pub(crate) control: SyncSender<Message>,
+    pub(crate) control: Control,
     pub(crate) events: &'a mut dyn Events,
     /// Wait for an accepted connection's process before its line is written.
     pub(crate) holds: bool,
@@ -98,18 +100,35 @@ pub struct Setup<S = Logs> {
 
 /// Stops a recording or makes it open a new set, from any thread.
 #[derive(Clone)]
-pub struct Control(SyncSender<Message>);
+pub struct Control {
+    to: SyncSender<Message>,
+    stops: Arc<AtomicU32>,
+}
 
 impl Control {
-    /// Ends the recording in order.
+    fn new(to: SyncSender<Message>) -> Self {
+        let stops = Arc::default();
+        Self { to, stops }
+    }
+
+    /// Ends the recording in order. Told so a second time, it does not wait for
+    /// a look that is under way. Events that wait to be written do not hold this
+    /// up, and new ones are no longer made when it is heard.
     pub fn stop(&self) {
-        // It has already ended.
-        let _ = self.0.send(Message::Stop);
+        self.stops.fetch_add(1, Ordering::Release);
+        // Where the queue is full nobody has to be woken, and it may have
+        // already ended.
+        let _ = self.to.try_send(Message::Stop);
     }
 
     /// Opens a new set.
     pub fn roll(&self) {
-        let _ = self.0.send(Message::Roll);
+        let _ = self.to.send(Message::Roll);
+    }
+
+    /// How often it was told to stop.
+    pub(crate) fn stops(&self) -> u32 {
+        self.stops.load(Ordering::Acquire)
     }
 }
 
@@ -162,7 +181,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
             processes_lost: 0,
             capture,
             messages,
-            control,
+            control: Control::new(control),
             events,
             holds: hooks
                 .iter()
@@ -191,7 +210,7 @@ impl<'a, S: Sink> Recorder<'a, S> {
 
     /// A handle to stop it.
     pub fn control(&self) -> Control {
-        Control(self.control.clone())
+        self.control.clone()
     }
 
     /// Records until it is told to stop.
@@ -217,13 +236,11 @@ impl<'a, S: Sink> Recorder<'a, S> {
                 }
                 Ok(Message::Looked(inspector, snapshot)) => self.looked(inspector, snapshot),
                 Ok(Message::Failed(error)) => break Some(Error::from(error)),
-                Ok(Message::Stop | Message::Drained) | Err(RecvTimeoutError::Disconnected) => {
-                    break None;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Message::Drained) | Err(RecvTimeoutError::Disconnected) => break None,
+                Ok(Message::Stop) | Err(RecvTimeoutError::Timeout) => {}
             }
             self.release(Instant::now());
-            if self.sink.is_over() {
+            if self.control.stops() > 0 || self.sink.is_over() {
                 break None;
             }
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use event::{Action, Attribution, Cookie, Socket, TcpState};
 use sensor::{FoundSocket, Observation, OwnerObservation};
 
-use crate::stage::{CHILD, PARENT, accept, close, line, made, play, play_on, seen};
+use crate::stage::{CHILD, PARENT, accept, close, line, made, play, play_late, play_on, seen};
 
 #[test]
 fn the_process_that_accepts_owns_the_connection() {
@@ -107,6 +107,21 @@ fn what_is_missing_is_in_a_gap_and_in_the_books() {
         (&counters["kernel"], &counters["written"], &counters["lost"]),
         (&5.into(), &2.into(), &3.into())
     );
+}
+
+#[test]
+fn a_stop_is_heard_where_the_queue_is_full() {
+    /// As many as fit into the queue, and the one that waits before it.
+    const BATCHES: u64 = 17;
+    let one = |number| {
+        let mut seen = accept(number);
+        seen.socket.cookie = Some(Cookie(100 + number));
+        vec![Observation::Socket(seen)]
+    };
+    let lines = play_late((0..BATCHES).map(one).collect(), made(BATCHES));
+    let accepts = lines.iter().filter(|line| line["event"] == "accept");
+    assert_eq!(accepts.count() as u64, BATCHES);
+    assert_eq!(line(&lines, "counters")["lost"], 0);
 }
 
 #[test]

@@ -217,6 +217,21 @@ pub(crate) fn play_on(
     .lines
 }
 
+/// Plays batches one by one to a recorder that takes none of them before it is
+/// stopped.
+pub(crate) fn play_late(
+    batches: Vec<Vec<Observation>>,
+    produced: BTreeMap<u16, u64>,
+) -> Vec<Value> {
+    record(Duration::ZERO, vec![Look::at(&[])], produced, |prompter| {
+        for batch in batches {
+            prompter.tell(batch);
+        }
+        prompter.stop();
+    })
+    .lines
+}
+
 /// Lets a recorder take these looks, one after the other as soon as it may.
 pub(crate) fn look(looks: Vec<Look>, produced: BTreeMap<u16, u64>) -> Record {
     record(Duration::from_nanos(1), looks, produced, |_| {})

@@ -67,6 +67,8 @@ static __always_inline void release_other(struct bpf_sock *ctx)
 {
 	struct memory *memory = bpf_sk_storage_get(&memories, ctx, 0, 0);
 
+	if (!memory)
+		lose_end(ctx);
 	if (!memory || !memory->reported)
 		return;
 	renew_user(memory);

@@ -56,6 +56,30 @@ static __always_inline void lose_udp(void)
 		count(COUNTER_SOCKETS);
 }
 
+/* Where the pointer to a socket without a memory becomes a number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} pointers SEC(".maps");
+
+/* A socket ends of which nothing could be remembered. If it had a port, its end
+ * is lost, as its beginning was. */
+static __always_inline void lose_end(void *sk)
+{
+	__u32 zero = 0;
+	__u64 *pointer = bpf_map_lookup_elem(&pointers, &zero);
+	struct sock *socket;
+
+	if (!pointer)
+		return;
+	*(volatile __u64 *)pointer = (__u64)sk;
+	socket = (struct sock *)*(volatile __u64 *)pointer;
+	if (BPF_CORE_READ(socket, __sk_common.skc_num))
+		lose_udp();
+}
+
 /* Remembers the socket and, as soon as it has a port, reports it. It takes that
  * port now, before this or after. */
 static __always_inline void bind_udp(void *ctx, struct bpf_sock *sk, bool takes_port)
@@ -202,6 +226,8 @@ int socket_release(struct bpf_sock *ctx)
 	if (!is_udp(ctx->protocol))
 		return 1;
 	memory = bpf_sk_storage_get(&memories, ctx, 0, 0);
+	if (!memory)
+		lose_end(ctx);
 	if (!memory || !memory->cookie)
 		return 1;
 	port = memory->local_port;

@@ -5,12 +5,20 @@
 //! here. A rule with a condition of the last kind may act, so what is found
 //! after it is uncertain.
 
+mod reading;
+mod sets;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Ordering;
 
+use reading::Reading;
+use sets::{Found, find};
+
 use super::headers::{Headers, number_of};
-use super::registers::{Registers, in_words};
+use super::registers::Registers;
 use super::rule::{Expression, Rule, Verdict};
-use super::ruleset::{Base, Chain, Element, Ruleset, Set, Table, family_name};
+use super::ruleset::{Base, Chain, Element, Ruleset, Table, family_name};
 use super::{Fate, Filtering, Leg, Obstacle, Packet};
 
 /// The hooks that a packet to this machine itself passes, in this order
@@ -474,156 +482,3 @@ fn compare(
     let known = registers.get(from, value.len());
     Truth::of(known.map(|known| holds.contains(&known.cmp(value))))
 }
-
-/// What a rule says and comes to.
-struct Reading {
-    truth: Truth,
-    verdict: Option<Verdict>,
-    rejects: bool,
-    packets: Option<u64>,
-    words: Vec<String>,
-}
-
-impl Default for Reading {
-    fn default() -> Self {
-        Self {
-            truth: Truth::Yes,
-            verdict: None,
-            rejects: false,
-            packets: None,
-            words: Vec::new(),
-        }
-    }
-}
-
-impl Reading {
-    fn decide(&mut self, verdict: Verdict) {
-        let chain = |word: &str, to: &str| format!("{word} {}", event::text::escape(to));
-        self.words.push(match &verdict {
-            Verdict::Drop => "drop".to_owned(),
-            Verdict::Accept => "accept".to_owned(),
-            Verdict::Queue => "queue".to_owned(),
-            Verdict::Continue => "continue".to_owned(),
-            Verdict::Return => "return".to_owned(),
-            Verdict::Jump(to) => chain("jump", to),
-            Verdict::Goto(to) => chain("goto", to),
-        });
-        self.verdict = Some(verdict);
-    }
-
-    /// Says a comparison in the words of `nft`.
-    fn say(&mut self, registers: &Registers, from: usize, sign: &str, values: &[&Vec<u8>]) {
-        let label = registers.label(from);
-        let values: Vec<_> = values.iter().map(|value| in_words(label, value)).collect();
-        // Which protocol it is says the next condition as well.
-        if !matches!(label, "meta l4proto" | "meta nfproto") {
-            self.words
-                .push(format!("{label} {sign}{}", values.join("-")));
-        }
-    }
-
-    fn say_set(
-        &mut self,
-        registers: &Registers,
-        from: usize,
-        sign: &str,
-        name: &str,
-        set: Option<&Set>,
-    ) {
-        const SHOWN: usize = 6;
-        let label = registers.label(from);
-        let set = match set {
-            Some(set) if set.anonymous && !set.concatenated => {
-                let mut values = values_of(set, label);
-                if values.len() > SHOWN {
-                    values.truncate(SHOWN);
-                    values.push("…".to_owned());
-                }
-                format!("{{ {} }}", values.join(", "))
-            }
-            _ => format!("@{}", event::text::escape(name)),
-        };
-        self.words.push(format!("{label} {sign}{set}"));
-    }
-}
-
-/// The elements of a set in words.
-fn values_of(set: &Set, label: &str) -> Vec<String> {
-    let mut values = Vec::new();
-    for (at, element) in set.elements.iter().enumerate() {
-        if element.ends || element.catch_all {
-            continue;
-        }
-        let first = in_words(label, &element.key);
-        // An interval's last value is the one before the element that ends it.
-        let end = set.elements.get(at + 1).filter(|next| next.ends);
-        let last = end.and_then(|end| before(&end.key));
-        let last = last.or_else(|| element.key_end.clone());
-        match last.map(|last| in_words(label, &last)) {
-            Some(last) if last != first => values.push(format!("{first}-{last}")),
-            _ => values.push(first),
-        }
-    }
-    values
-}
-
-/// The number one less.
-fn before(number: &[u8]) -> Option<Vec<u8>> {
-    let mut less = number.to_vec();
-    for byte in less.iter_mut().rev() {
-        let borrowed;
-        (*byte, borrowed) = byte.overflowing_sub(1);
-        if !borrowed {
-            return Some(less);
-        }
-    }
-    None
-}
-
-/// What a set has for a value.
-enum Found<'a> {
-    Element(&'a Element),
-    Nothing,
-    /// It cannot be said from here.
-    Unclear,
-}
-
-/// Looks for the value in the register `from`.
-fn find<'a>(set: &'a Set, registers: &Registers, from: usize) -> Found<'a> {
-    let plain = || set.elements.iter().filter(|element| !element.catch_all);
-    let rest = set.elements.iter().find(|element| element.catch_all);
-    let rest = rest.map_or(Found::Nothing, Found::Element);
-    let Some(length) = plain().map(|element| element.key.len()).next() else {
-        return rest;
-    };
-    let Some(value) = registers.get(from, length) else {
-        return Found::Unclear;
-    };
-    let found = if !set.intervals {
-        plain().find(|element| element.key == value)
-    } else if set.concatenated {
-        let exact = |element: &Element| {
-            element
-                .key_end
-                .as_ref()
-                .is_none_or(|end| *end == element.key)
-        };
-        let found = plain().find(|element| element.key == value);
-        // The borders of the fields are not known here.
-        if found.is_none() && !plain().all(exact) {
-            return Found::Unclear;
-        }
-        found
-    } else {
-        // Sorted: the last that does not begin after the value.
-        plain()
-            .take_while(|element| element.key <= value)
-            .last()
-            .filter(|element| !element.ends)
-            .filter(|element| element.key_end.as_ref().is_none_or(|end| value <= *end))
-    };
-    found.map_or(rest, Found::Element)
-}
-
-#[cfg(test)]
-mod tests;

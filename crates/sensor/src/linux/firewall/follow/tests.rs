@@ -4,6 +4,7 @@ use event::Protocol;
 use proptest::prelude::*;
 
 use super::super::rule::value;
+use super::super::ruleset::Set;
 use super::*;
 
 const TABLE: fn() -> Table = || (1, "filter".to_owned());

@@ -1,5 +1,8 @@
 //! The thread that holds all sockets.
 
+mod begin;
+mod conclude;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -10,25 +13,24 @@ use std::time::{Duration, Instant};
 
 use event::Protocol;
 
+use begin::Hindrance;
+use conclude::why;
+
 use super::doubt::Doubts;
-use super::interview::{Interview, Interviewers, Line};
+use super::interview::Interviewers;
 use super::order::Order;
 use super::pace::Pace;
 use super::{ScanError, Settings, Targets};
-use crate::system::{self, Begun, Poller, ProbeSocket};
+use crate::system::{self, Poller, ProbeSocket};
 use crate::verdict::Reason;
-use crate::{Fault, Host, Port, Services, Status, Verdict};
+use crate::{Host, Port, Services, Verdict};
 
 /// How many ports are asked between two looks at those under way.
 const BURST: usize = 64;
-/// What of a rate may be caught up with in one go.
-const CATCH_UP: Duration = Duration::from_millis(20);
 /// How often the threads with questions, and `stop`, are looked at.
 const TICK: Duration = Duration::from_millis(20);
 /// How long free source ports are waited for: TIME_WAIT lasts a minute.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How often one port is asked again because the socket met itself.
-const OWN_PEERS: u32 = 16;
 /// How long nothing is begun after a want of descriptors or ports.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -78,14 +80,6 @@ pub(super) struct Engine<'a> {
     not_before: Instant,
     /// Since when not a single socket could be opened.
     stuck: Option<Instant>,
-}
-
-/// Why a port could not be asked just now.
-enum Hindrance {
-    /// Some descriptor or port has to become free.
-    Later(io::Error),
-    /// The scan cannot go on.
-    Fatal(ScanError),
 }
 
 impl<'a> Engine<'a> {
@@ -252,106 +246,6 @@ impl<'a> Engine<'a> {
         let mut address = self.host(task).address;
         address.set_port(task.port.number);
         address
-    }
-
-    /// Opens a socket for the port and sends the first packet of the try.
-    fn begin(&mut self, task: Task, tried: u32) -> Result<(), Hindrance> {
-        let address = self.address(task);
-        for _ in 0..OWN_PEERS {
-            if let Some(rate) = self.settings.rate {
-                let step = Duration::from_secs(1) / rate.max(1);
-                // What was missed because the thread slept is caught up with.
-                let latest = Instant::now().checked_sub(CATCH_UP);
-                self.not_before =
-                    latest.map_or(self.not_before, |latest| self.not_before.max(latest)) + step;
-            }
-            let sent = Instant::now();
-            let begun = self
-                .open(address, task.port)
-                .map_err(|error| self.hindrance(address, error))?;
-            match begun {
-                Begun::Connected(socket) if socket.is_own_peer() => {}
-                Begun::Connected(socket) if task.port.protocol == Protocol::Udp => {
-                    return self.begin_datagrams(task, socket);
-                }
-                Begun::Connected(socket) => {
-                    return self
-                        .connected(task, socket, tried, sent)
-                        .map_err(Hindrance::Fatal);
-                }
-                Begun::Failed(socket, error) => {
-                    let reason = why(address, &socket, error).map_err(Hindrance::Fatal)?;
-                    self.conclude(task, reason, tried + 1, Some(sent));
-                    return Ok(());
-                }
-                Begun::Waiting(socket) => return self.fly(task, socket, tried, sent),
-            }
-        }
-        // Whoever listened there would have answered one of them.
-        self.conclude(task, Reason::Reset, tried + 1, None);
-        Ok(())
-    }
-
-    /// Opens a socket from the port that was asked for, else from the one that
-    /// the question prefers if that can be had.
-    fn open(&self, address: SocketAddr, port: Port) -> io::Result<Begun> {
-        let source = self.settings.source_port;
-        if source.is_none()
-            && port.protocol == Protocol::Udp
-            && let Some(question) = self.settings.question_at(self.services, address, port)
-            && let Some(preferred) = question.source_port(port.number)
-            && let Ok(begun) = ProbeSocket::begin(address, port.protocol, Some(preferred))
-            && let Begun::Connected(socket) = &begun
-            && !socket.is_own_peer()
-        {
-            return Ok(begun);
-        }
-        ProbeSocket::begin(address, port.protocol, source)
-    }
-
-    fn hindrance(&self, address: SocketAddr, error: io::Error) -> Hindrance {
-        let source_port = self.settings.source_port;
-        match (error.kind(), source_port) {
-            (io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable, Some(port)) => {
-                Hindrance::Fatal(ScanError::SourcePortTaken(port))
-            }
-            (io::ErrorKind::PermissionDenied, Some(port)) => {
-                Hindrance::Fatal(ScanError::SourcePortDenied(port))
-            }
-            (io::ErrorKind::AddrNotAvailable, None) => Hindrance::Later(error),
-            _ if system::is_shortage(&error) => Hindrance::Later(error),
-            _ => Hindrance::Fatal(ScanError::System {
-                address,
-                source: error,
-            }),
-        }
-    }
-
-    fn begin_datagrams(&mut self, task: Task, socket: ProbeSocket) -> Result<(), Hindrance> {
-        let address = self.address(task);
-        let fatal = |source| Hindrance::Fatal(ScanError::System { address, source });
-        if let Some(question) = self.settings.question_at(self.services, address, task.port) {
-            let verdict = self.draft(task, Reason::Silence, 1, None);
-            let interview = Interview {
-                host: self.host(task).name.clone(),
-                question,
-                community: self.community.clone(),
-                secret: self.secret.clone(),
-                wait: self.settings.reply_wait,
-                line: Line::Datagrams(socket.into_datagrams().map_err(fatal)?),
-                verdict,
-            };
-            return self.interviewers.hold(interview).map_err(fatal);
-        }
-        let sent = Instant::now();
-        match socket.send(b"") {
-            Ok(()) => self.fly(task, socket, 0, sent),
-            Err(error) => {
-                let reason = why(address, &socket, error).map_err(Hindrance::Fatal)?;
-                self.conclude(task, reason, 1, None);
-                Ok(())
-            }
-        }
     }
 
     /// Puts the socket among those that are waited for.
@@ -556,86 +450,6 @@ impl<'a> Engine<'a> {
         // `stop` and the threads with questions have no descriptor to wait for.
         timeout.min(TICK)
     }
-
-    /// A TCP port listens.
-    fn connected(
-        &mut self,
-        task: Task,
-        socket: ProbeSocket,
-        tried: u32,
-        sent: Instant,
-    ) -> Result<(), ScanError> {
-        let address = self.address(task);
-        let took = sent.elapsed();
-        self.learn(address.ip(), took);
-        let verdict = self.draft(task, Reason::SynAck, tried + 1, Some(took));
-        let Some(question) = self.settings.question(self.services, task.port) else {
-            // Nobody has to remember this connection.
-            socket.reset_at_close();
-            (self.verdict)(verdict);
-            return Ok(());
-        };
-        if self.settings.source_port.is_some() {
-            // In TIME_WAIT, the port could not be used to ask this one again.
-            socket.reset_at_close();
-        }
-        let system = |source| ScanError::System { address, source };
-        let interview = Interview {
-            host: self.host(task).name.clone(),
-            question,
-            community: self.community.clone(),
-            secret: self.secret.clone(),
-            wait: self.settings.reply_wait,
-            line: Line::Stream(socket.into_stream().map_err(system)?),
-            verdict,
-        };
-        self.interviewers.hold(interview).map_err(system)
-    }
-
-    fn conclude(&mut self, task: Task, reason: Reason, attempts: u32, sent: Option<Instant>) {
-        // The time until a refusal of this machine is no round trip.
-        let answered = matches!(reason, Reason::Reset | Reason::Reply | Reason::Icmp(_));
-        let took = sent.filter(|_| answered).map(|sent| sent.elapsed());
-        if let Some(took) = took.filter(|_| reason == Reason::Reset) {
-            self.learn(self.address(task).ip(), took);
-        }
-        let heard = matches!(reason, Reason::Reply | Reason::Silence);
-        let mut verdict = self.draft(task, reason, attempts, took);
-        if heard
-            && task.port.protocol == Protocol::Udp
-            && let Some(question) = self.settings.question(self.services, task.port)
-            && let Some(why) = self.settings.objection(question, verdict.address)
-        {
-            verdict.asked = Some(question.name());
-            verdict.answer = Some(Err(Fault::Withheld(why)));
-        }
-        self.tell(verdict);
-    }
-
-    fn draft(
-        &self,
-        task: Task,
-        reason: Reason,
-        attempts: u32,
-        round_trip: Option<Duration>,
-    ) -> Verdict {
-        let address = self.address(task);
-        let Port { protocol, number } = task.port;
-        let status: Status = reason.status(protocol, address.ip());
-        Verdict {
-            address,
-            protocol,
-            service: self.services.name(number, protocol).map(str::to_owned),
-            first: status,
-            status,
-            reason,
-            attempts,
-            round_trip,
-            asked: None,
-            answer: None,
-            ephemeral: false,
-        }
-    }
 }
 
 /// How many sockets may be open at once. From one port only one can.
@@ -644,14 +458,4 @@ pub(super) fn room(settings: &Settings) -> usize {
         return 1;
     }
     settings.concurrency.clamp(1, system::sockets_at_once())
-}
-
-/// What the socket's error, or the ICMP message behind it, says.
-fn why(address: SocketAddr, socket: &ProbeSocket, error: io::Error) -> Result<Reason, ScanError> {
-    let told = system::last_message(socket).map(Reason::Icmp);
-    told.or_else(|| Reason::of(&error))
-        .ok_or(ScanError::System {
-            address,
-            source: error,
-        })
 }

@@ -150,7 +150,7 @@ pub(crate) enum QueryError {
     #[error("{0}")]
     Usage(String),
     /// A file cannot be read.
-    #[error("cannot read {what} {}: {source}", .path.display())]
+    #[error("cannot read {what} {}", .path.display())]
     Unreadable {
         /// Which file it was to be.
         what: &'static str,
@@ -160,7 +160,7 @@ pub(crate) enum QueryError {
         source: io::Error,
     },
     /// The file of sets is not understood.
-    #[error("{}: {source}", .path.display())]
+    #[error("the file of sets {}", .path.display())]
     Sets {
         /// The file.
         path: PathBuf,

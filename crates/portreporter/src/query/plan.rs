@@ -82,8 +82,14 @@ impl Plan {
         // All texts are understood before the first name goes to a resolver.
         let mut wishes = Vec::new();
         for text in &args.hosts {
-            let (host, ports) = split(text);
+            let (host, ports) = split(text)?;
             wishes.push((host, wanted(args, host, ports, &sets, &plan.services)?));
+        }
+        if let Some(option) = needless(args)? {
+            return Err(QueryError::Usage(format!(
+                "{option}: every host has ports of its own already"
+            ))
+            .into());
         }
         for (host, (ports, set)) in wishes {
             let found = probe::resolve(host).and_then(|hosts| family(args, host, hosts));
@@ -122,21 +128,38 @@ impl Plan {
     }
 }
 
+/// The option that names ports and is of no use to any host.
+fn needless(args: &QueryArgs) -> Result<Option<&'static str>, QueryError> {
+    for text in &args.hosts {
+        if split(text)?.1.is_none() {
+            return Ok(None);
+        }
+    }
+    let ports = args.ports.as_ref().map(|_| "--ports");
+    Ok(ports.or(args.set.as_ref().map(|_| "--set")))
+}
+
 /// A host and what follows its colon. An IPv6 address stands in brackets, or
 /// alone.
-fn split(text: &str) -> (&str, Option<&str>) {
+fn split(text: &str) -> Result<(&str, Option<&str>), QueryError> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (host, after) = rest.split_once(']').unwrap_or((rest, ""));
-        return (host, after.strip_prefix(':'));
+        let parts = rest.split_once(']');
+        return match parts.map(|(host, after)| (host, after, after.strip_prefix(':'))) {
+            Some((host, "", _)) => Ok((host, None)),
+            Some((host, _, Some(ports))) => Ok((host, Some(ports))),
+            _ => Err(QueryError::Usage(format!(
+                "{text}: an IPv6 address with its ports is written as in [::1]:80"
+            ))),
+        };
     }
     let bare = text.split(['%', '/']).next().unwrap_or_default();
     if bare.parse::<Ipv6Addr>().is_ok() {
-        return (text, None);
+        return Ok((text, None));
     }
-    match text.split_once(':') {
+    Ok(match text.split_once(':') {
         Some((host, ports)) => (host, Some(ports)),
         None => (text, None),
-    }
+    })
 }
 
 /// The ports that are to be asked of a host.
@@ -160,8 +183,13 @@ fn wanted(
         return Ok((set.ports(), Some(set.clone())));
     }
     let Some(text) = own.or(args.ports.as_deref()) else {
+        let example = if host.contains(':') {
+            format!("[{host}]:80")
+        } else {
+            format!("{host}:80")
+        };
         return Err(QueryError::Usage(format!(
-            "{host}: name its ports, as in {host}:80, or give --ports or --set"
+            "{host}: name its ports, as in {example}, or give --ports or --set"
         )));
     };
     let protocols: &[Protocol] = match (args.tcp, args.udp) {
@@ -255,4 +283,28 @@ fn unknown(name: &str) -> QueryError {
         "--as {name}: there is no question for it; there are {}",
         known.join(", ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_their_ports() {
+        for (text, host, ports) in [
+            ("db", "db", None),
+            ("db:80,443", "db", Some("80,443")),
+            ("db:", "db", Some("")),
+            ("::1", "::1", None),
+            ("fe80::1%eth0", "fe80::1%eth0", None),
+            ("[::1]", "::1", None),
+            ("[::1]:22,udp:53", "::1", Some("22,udp:53")),
+            ("10.0.0.0/24:22", "10.0.0.0/24", Some("22")),
+        ] {
+            assert_eq!(split(text).unwrap(), (host, ports), "{text}");
+        }
+        for text in ["[::1", "[::1:80", "[::1]80", "["] {
+            assert!(split(text).is_err(), "{text}");
+        }
+    }
 }

@@ -87,9 +87,9 @@ pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Resul
             quiet,
             log,
         } => {
+            let services = services(options.services.as_deref())?;
             let screen = if quiet { Tee::quiet() } else { Tee::screen() };
             let mut out = open(screen, log.as_ref(), &command())?;
-            let services = services(options.services.as_deref())?;
             let stop = stop(&[SIGINT, SIGTERM, SIGHUP])?;
             let desk = Desk {
                 services: &services,
@@ -102,8 +102,8 @@ pub(crate) fn run(program: &[OsString], arguments: &[OsString]) -> anyhow::Resul
             code
         }
         Job::Interactive { node, options, log } => {
-            let mut out = open(Tee::screen(), log.as_ref(), &command())?;
             let services = services(options.services.as_deref())?;
+            let mut out = open(Tee::screen(), log.as_ref(), &command())?;
             let stop = stop(&[SIGINT])?;
             let desk = Desk {
                 services: &services,

@@ -1,7 +1,7 @@
 //! What a rule says, in the words of `nft`, and what it comes to.
 
 use super::Truth;
-use crate::linux::firewall::registers::{Registers, in_words};
+use crate::linux::firewall::registers::{Registers, in_words, prefix, states};
 use crate::linux::firewall::rule::Verdict;
 use crate::linux::firewall::ruleset::Set;
 
@@ -50,7 +50,21 @@ impl Reading {
         values: &[&Vec<u8>],
     ) {
         let label = registers.label(from);
-        let values: Vec<_> = values.iter().map(|value| in_words(label, value)).collect();
+        let mask = registers.mask(from);
+        // That one of several bits is set is a test for not being zero.
+        if label == "ct state"
+            && sign == "!= "
+            && let [value] = values
+            && value.iter().all(|byte| *byte == 0)
+            && let Some(states) = mask.and_then(states)
+        {
+            self.words.push(format!("{label} {states}"));
+            return;
+        }
+        let length = mask.filter(|_| label.ends_with("addr")).and_then(prefix);
+        let length = length.map_or_else(String::new, |bits| format!("/{bits}"));
+        let value = |value: &&Vec<u8>| in_words(label, value) + &length;
+        let values: Vec<_> = values.iter().map(value).collect();
         // Which protocol it is says the next condition as well.
         if !matches!(label, "meta l4proto" | "meta nfproto") {
             self.words

@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt as _;
 use event::text::escape;
 use event::{BootTime, Endpoint, ProcessKey, Protocol, TcpState};
 use identity::{Identifier, Roots};
-use probe::{Status, Verdict};
+use probe::{Reason, Status, Verdict};
 use sensor::{Backlog, Fate, FoundSocket, Obstacle, Packet};
 use serde_json::{Value, json};
 
@@ -121,33 +121,46 @@ impl Machine {
             ..
         } = *verdict;
         let mut findings = Vec::new();
-        let listening: Vec<_> = self
+        let is_here =
+            |netns: Option<u32>| netns.is_none() || self.netns.is_none() || netns == self.netns;
+        let mut places: Vec<_> = self
             .sockets
             .iter()
             .filter(|found| listens(found, protocol, address.port()))
-            .map(|found| (found.socket.local, found.socket.netns, owner_of(found)))
+            .map(|found| {
+                let socket = &found.socket;
+                (socket.local, is_here(socket.netns), owner_of(found))
+            })
             .collect();
-        let mut covered = false;
-        for (local, netns, owner) in listening {
+        let fit = |local: Endpoint| nearness(local, address.ip(), status);
+        let here = places.iter().filter(|(_, here, _)| *here);
+        let nearest = here.filter_map(|(local, ..)| fit(*local)).max();
+        if nearest.is_some() {
+            // Those that others stand before, or that are elsewhere, do not matter.
+            places.retain(|(local, here, _)| *here && fit(*local) == nearest);
+        }
+        for (local, here, owner) in places {
             let holder = owner.map(|pid| self.holder(pid));
-            let here = netns.is_none() || self.netns.is_none() || netns == self.netns;
-            findings.push(if !here {
+            let finding = if !here {
                 Finding::OtherNamespace(local, holder)
-            } else if covers(local, address.ip(), status) {
-                covered = true;
+            } else if nearest.is_some() {
                 Finding::Owner(local, holder)
             } else {
                 Finding::OtherAddress(local, holder)
-            });
+            };
+            // Sockets that share a port may be of one process.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
         }
         if findings.is_empty() && !self.sockets.is_empty() {
             findings.push(Finding::Nobody);
         }
-        if covered && status == Status::Filtered && protocol == Protocol::Tcp {
+        if nearest.is_some() && status == Status::Filtered && protocol == Protocol::Tcp {
             let full = |backlog: &&Backlog| {
                 backlog.is_full()
                     && backlog.local.port == address.port()
-                    && covers(backlog.local, address.ip(), status)
+                    && fit(backlog.local) == nearest
             };
             findings.extend(
                 self.backlogs
@@ -158,7 +171,12 @@ impl Machine {
             );
         }
         if status != Status::Listening {
-            findings.extend(self.rules(address, protocol).into_iter().map(Finding::Rule));
+            let rules = self.rules(address, protocol).into_iter();
+            findings.extend(
+                rules
+                    .filter(|rule| may_explain(&verdict.reason, rule))
+                    .map(Finding::Rule),
+            );
         }
         // What counts most comes first: what happens here, then elsewhere.
         findings.sort_by_key(|finding| match finding {
@@ -248,17 +266,27 @@ fn owner_of(found: &FoundSocket) -> Option<u32> {
     kernel.or_else(|| found.holders.first().copied())
 }
 
-/// Whether what is sent to `asked` reaches a socket that is bound to `local`. A
-/// socket on `::` takes IPv4 too, unless it is told not to; that it does not
-/// answer then shows which.
-fn covers(local: Endpoint, asked: IpAddr, status: Status) -> bool {
+/// How closely a socket that is bound to `local` fits what is sent to `asked`;
+/// none if it does not reach it. Of several the kernel takes the one on the very
+/// address, then one of the same family. A socket on `::` takes IPv4 too, unless
+/// it is told not to; that it does not answer then shows which.
+fn nearness(local: Endpoint, asked: IpAddr, status: Status) -> Option<u8> {
     match (local.ip, asked) {
-        (IpAddr::V4(local), IpAddr::V4(_)) if local.is_unspecified() => true,
-        (IpAddr::V6(local), IpAddr::V6(_)) if local.is_unspecified() => true,
-        (IpAddr::V6(local), IpAddr::V4(_)) if local.is_unspecified() => {
-            status != Status::NotListening
-        }
-        (local, asked) => local == asked,
+        (local, asked) if local == asked => Some(2),
+        (local, _) if !local.is_unspecified() => None,
+        (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => Some(1),
+        (IpAddr::V6(_), IpAddr::V4(_)) if status != Status::NotListening => Some(0),
+        _ => None,
+    }
+}
+
+/// Whether the rule can be why the port answered, or did not. An answer has come
+/// past all that would have dropped it.
+fn may_explain(reason: &Reason, rule: &Obstacle) -> bool {
+    match reason {
+        Reason::Silence | Reason::Refused(_) => true,
+        Reason::Reset | Reason::Icmp(_) => rule.fate == Fate::Rejected && !rule.answer,
+        Reason::SynAck | Reason::Reply => false,
     }
 }
 
@@ -394,15 +422,38 @@ mod tests {
 
     #[test]
     fn which_address_reaches_which_socket() {
-        let reaches =
-            |local, asked: &str, status| covers(endpoint(local), asked.parse().unwrap(), status);
-        assert!(reaches("0.0.0.0", "127.0.0.1", Status::Filtered));
-        assert!(reaches("::", "::1", Status::Filtered));
-        assert!(reaches("::", "127.0.0.1", Status::Listening));
-        assert!(reaches("::", "127.0.0.1", Status::Filtered));
-        assert!(!reaches("::", "127.0.0.1", Status::NotListening));
-        assert!(!reaches("127.0.0.1", "127.0.0.2", Status::NotListening));
-        assert!(!reaches("0.0.0.0", "::1", Status::NotListening));
+        let fit =
+            |local, asked: &str, status| nearness(endpoint(local), asked.parse().unwrap(), status);
+        let silent = |local, asked| fit(local, asked, Status::Filtered);
+        assert!(silent("127.0.0.1", "127.0.0.1") > silent("0.0.0.0", "127.0.0.1"));
+        assert!(silent("0.0.0.0", "127.0.0.1") > silent("::", "127.0.0.1"));
+        assert!(silent("::", "127.0.0.1").is_some());
+        assert!(silent("::", "::1").is_some());
+        assert!(fit("::", "127.0.0.1", Status::Listening).is_some());
+        assert_eq!(fit("::", "127.0.0.1", Status::NotListening), None);
+        assert_eq!(silent("127.0.0.2", "127.0.0.1"), None);
+        assert_eq!(silent("0.0.0.0", "::1"), None);
+    }
+
+    #[test]
+    fn a_rule_that_drops_explains_silence_alone() {
+        let rule = |fate, answer| Obstacle {
+            family: "inet",
+            table: "filter".to_owned(),
+            chain: "input".to_owned(),
+            handle: Some(7),
+            text: String::new(),
+            comment: None,
+            fate,
+            packets: None,
+            certain: true,
+            answer,
+        };
+        assert!(may_explain(&Reason::Silence, &rule(Fate::Dropped, false)));
+        assert!(may_explain(&Reason::Silence, &rule(Fate::Dropped, true)));
+        assert!(!may_explain(&Reason::Reset, &rule(Fate::Dropped, false)));
+        assert!(may_explain(&Reason::Reset, &rule(Fate::Rejected, false)));
+        assert!(!may_explain(&Reason::Reset, &rule(Fate::Rejected, true)));
     }
 
     #[test]

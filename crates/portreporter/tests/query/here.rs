@@ -3,7 +3,7 @@
 //! The look goes through all network namespaces, those of the tests that run at
 //! the same time included. So each port here is used by one test alone.
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
 use serde_json::Value;
@@ -13,6 +13,7 @@ use crate::stage::{Neighbour, Nobody, filter, ip, query, ran, verdicts};
 
 pub(super) const CASES: &[Case] = &[
     ("here_owner", owner),
+    ("here_one_for_each_family", one_for_each_family),
     ("here_another_address", another_address),
     ("here_nobody", nobody_listens),
     ("here_another_namespace", another_namespace),
@@ -82,6 +83,24 @@ fn owner() {
         "{text}"
     );
     drop((tcp, udp, both));
+}
+
+/// The one on `::` is not said to have what comes over IPv4.
+fn one_for_each_family() {
+    use rustix::net::{self, AddressFamily, SocketType};
+    let four = TcpListener::bind("0.0.0.0:4119").expect("a listener");
+    let six = net::socket(AddressFamily::INET6, SocketType::STREAM, None).expect("a socket");
+    net::sockopt::set_ipv6_v6only(&six, true).expect("an option");
+    net::bind(&six, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, 4119))).expect("a port");
+    net::listen(&six, 8).expect("a listener");
+    for (asked, local) in [("127.0.0.1:4119", "0.0.0.0"), ("[::1]:4119", "::")] {
+        let found = verdicts(&[asked, "--no-ask"]);
+        let verdict = &found[0];
+        assert_eq!(verdict["status"], "LISTENING", "{verdict}");
+        assert_eq!(only(verdict, "owner")["local_ip"], local);
+        assert!(findings(verdict, "other-address").is_empty(), "{verdict}");
+    }
+    drop((four, six));
 }
 
 fn another_address() {

@@ -190,7 +190,7 @@ struct snapshot_row {
 /* Keys of the array "fired": which programs have run at least once. */
 enum hook {
 	HOOK_TCP_STATE,
-	HOOK_TCP_STATE_IN_CALL,
+	HOOK_TCP_NESTED,
 	HOOK_UDP_BIND4,
 	HOOK_UDP_BIND6,
 	HOOK_UDP_SEND4,
@@ -229,6 +229,7 @@ enum setting {
 enum counter {
 	COUNTER_SOCKETS,	/* socket records made: the next sequence number */
 	COUNTER_PROCESSES_LOST,	/* records about processes that found no room */
+	COUNTER_NESTED,		/* changes seen while tcp_state was interrupted */
 	COUNTERS,
 };
 

@@ -53,6 +53,15 @@ static __always_inline void refresh_tcp(struct memory *memory, struct sock *sk)
 	remote[1] = remote[2] = remote[3] = 0;
 }
 
+/* Did the current task cause this inside a call on the socket? A softirq never
+ * holds the socket's owner lock. */
+static __always_inline bool in_user_context(struct sock *sk)
+{
+	if (!sk->sk_lock.owned)
+		return false;
+	return !(bpf_get_current_task_btf()->flags & PF_KTHREAD);
+}
+
 /* What went over a connection. */
 static __always_inline void count_bytes(struct tcp_sock *tcp, __u64 *sent, __u64 *received)
 {
@@ -201,16 +210,7 @@ static __always_inline void connect_tcp(struct memory *memory, struct sock *sk, 
 		*memory = first;
 }
 
-/* Is the current task a process, whose call this is? The kernel's own threads
- * use sockets for others. */
-static __always_inline bool is_process(void)
-{
-	return !(bpf_get_current_task_btf()->flags & PF_KTHREAD);
-}
-
-/* in_call: the socket's lock has an owner, the current task; a softirq never
- * has it. */
-static __always_inline int change_state(struct sock *sk, int old_state, int state, bool in_call)
+static __always_inline int change_state(struct sock *sk, int old_state, int state)
 {
 	struct memory *memory, spare;
 	bool is_new, keeps;
@@ -259,7 +259,7 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 	if (state == TCP_SYN_RECV)
 		memory->connecting = 1;
 	/* Where nobody was seen to accept, the process that closes is the user. */
-	if (in_call && is_process()) {
+	if (in_user_context(sk)) {
 		if (memory->attribution == OWNER_INHERITED ||
 		    memory->attribution == OWNER_UNKNOWN || is_passed(memory)) {
 			own(memory);
@@ -292,33 +292,67 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 }
 
 /*
- * A softirq may interrupt a program in a system call and change the state of
+ * A softirq may interrupt tcp_state in a system call and change the state of
  * another socket on the same CPU; the kernel does not enter a program twice, so
- * that change would be missed. Hence two programs, each of which is called for
- * every change: tcp_state_in_call acts on those made by who holds the socket's
- * lock as its owner, tcp_state on all others.
+ * that change would be missed. tcp_state_nested runs after tcp_state for each
+ * change, and acts for one that tcp_state has not seen.
  *
- * The others are made in a softirq or with softirqs held off, and neither nests:
- * nothing can interrupt tcp_state that would have to enter it again. When
- * tcp_state_in_call is interrupted, it is missed only for a change that is not
- * its own.
+ * A change in a system call, which holds the socket's lock as its owner, is
+ * never missed, for nothing can be interrupted by it. In a softirq tcp_state
+ * leaves word of the change that it has seen; softirqs do not nest, so there is
+ * one at most. Word that nobody took (tcp_state_nested was interrupted) is
+ * forgotten with the next change in a system call, before it could be mistaken
+ * for one of a later socket at the same address.
  */
+struct seen {
+	__u64 sk;
+	__u32 state;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct seen);
+} seen_change SEC(".maps");
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(tcp_state, struct sock *sk, const int old_state, const int state)
 {
-	if (sk->sk_lock.owned)
+	__u32 zero = 0;
+	struct seen *seen = bpf_map_lookup_elem(&seen_change, &zero);
+
+	if (!seen)
 		return 0;
+	if (sk->sk_lock.owned) {
+		*(volatile __u64 *)&seen->sk = 0;
+	} else {
+		seen->state = state;
+		*(volatile __u64 *)&seen->sk = (__u64)sk;
+	}
 	mark_fired(HOOK_TCP_STATE);
-	return change_state(sk, old_state, state, false);
+	return change_state(sk, old_state, state);
 }
 
 SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(tcp_state_in_call, struct sock *sk, const int old_state, const int state)
+int BPF_PROG(tcp_state_nested, struct sock *sk, const int old_state, const int state)
 {
-	if (!sk->sk_lock.owned)
+	__u32 zero = 0;
+	struct seen *seen;
+
+	mark_fired(HOOK_TCP_NESTED);
+	if (sk->sk_lock.owned)
 		return 0;
-	mark_fired(HOOK_TCP_STATE_IN_CALL);
-	return change_state(sk, old_state, state, true);
+	seen = bpf_map_lookup_elem(&seen_change, &zero);
+	if (!seen)
+		return 0;
+	if (seen->sk == (__u64)sk && seen->state == state) {
+		*(volatile __u64 *)&seen->sk = 0;
+		return 0;
+	}
+	change_state(sk, old_state, state);
+	count(COUNTER_NESTED);
+	return 0;
 }
 
 #endif

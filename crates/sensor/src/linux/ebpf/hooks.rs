@@ -67,12 +67,12 @@ pub(super) const HOOKS: [Hook; 23] = [
         substitutes: None,
     },
     Hook {
-        program: "tcp_state_in_call",
-        name: "tp_btf/inet_sock_set_state (in a call)",
+        program: "tcp_state_nested",
+        name: "tp_btf/inet_sock_set_state (nested)",
         key: 1,
         place: Place::Tracepoint("inet_sock_set_state"),
-        required: true,
-        lacks: "no listen, connect or close of TCP is seen",
+        required: false,
+        lacks: "a TCP event that interrupts another one on the same CPU is lost, and counted",
         substitutes: None,
     },
     Hook {

@@ -18,6 +18,7 @@ use crate::{Error, FoundSocket, Inspector, Snapshot};
 /// `enum counter` in `bpf/records.h`.
 const COUNTER_SOCKETS: u32 = 0;
 const COUNTER_PROCESSES_LOST: u32 = 1;
+const COUNTER_NESTED: u32 = 2;
 
 pub(super) struct EbpfInspector {
     ebpf: Ebpf,
@@ -151,7 +152,10 @@ impl Inspector for EbpfInspector {
         let Some(program) = program else {
             return Ok(self.misses);
         };
-        self.misses = self.misses.max(recursion_misses(program.as_fd()));
+        // In this order: what is nested is counted after it is missed.
+        let missed = recursion_misses(program.as_fd());
+        let nested: u64 = self.counter(COUNTER_NESTED)?.values().sum();
+        self.misses = self.misses.max(missed.saturating_sub(nested));
         Ok(self.misses)
     }
 

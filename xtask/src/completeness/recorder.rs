@@ -86,6 +86,7 @@ struct Reading {
 impl Reading {
     fn file(&mut self, path: &Path) -> anyhow::Result<()> {
         let mut reader = Reader::open(path).with_context(|| path.display().to_string())?;
+        let is_first = self.next == 0;
         while let Some(line) = reader.next_line()? {
             let record = match line {
                 Line::Record(record) => record,
@@ -105,6 +106,8 @@ impl Reading {
             }
             self.next = record.seq.unwrap_or(self.next) + 1;
             match record.event {
+                // The head of a later set tells again what was there already.
+                Event::Socket(socket) if socket.action == Action::Snapshot && !is_first => {}
                 Event::Socket(socket) => {
                     let at = record.time.map_or(0, |moment| moment.wall.0);
                     self.sightings.extend(sighting(&socket, at));
@@ -188,4 +191,25 @@ fn reason_of(reason: CloseReason) -> Option<End> {
 
 fn end(endpoint: Endpoint) -> SocketAddr {
     SocketAddr::new(endpoint.ip, endpoint.port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_set_tells_again_is_one_sighting() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut reading = Reading::default();
+        for (seq, event) in [(0, "snapshot"), (1, "snapshot"), (2, "discover")] {
+            let path = directory.path().join(format!("PR-EVENTS-{seq}.jsonl"));
+            let line = format!(
+                r#"{{"seq":{seq},"time":"2026-11-22T13:59:21.545692+00:00","event":"{event}","socket":"c1de69","netns":7,"protocol":"tcp","family":"ipv4","local_ip":"127.0.0.1","local_port":46892,"remote_ip":"127.0.0.1","remote_port":8081,"state":"TIME_WAIT","owner":"unknown","pid":null}}"#
+            );
+            std::fs::write(&path, line + "\n").unwrap();
+            reading.file(&path).unwrap();
+        }
+        assert_eq!(reading.contradictions, [""; 0]);
+        assert_eq!(reading.sightings.len(), 2);
+    }
 }

@@ -140,8 +140,10 @@ fn always_missing(log: &Log) -> Vec<&str> {
 /// do without it.
 fn stopped_while_it_starts() {
     let all = Recorder::start().stop();
-    let script = "(i=0; while [ $i -lt 300000 ]; do kill -STOP $$; kill -CONT $$; i=$((i+1)); done) & \
-                  exec \"$0\" \"$@\"";
+    // For two seconds, and then it is left alone.
+    let script = "(end=$(($(date +%s) + 2)); while [ $(date +%s) -lt $end ]; do \
+                  i=0; while [ $i -lt 500 ]; do kill -STOP $$; kill -CONT $$; i=$((i+1)); done; \
+                  done) & exec \"$0\" \"$@\"";
     let stopped = Launch::new().wrapped_by(&["sh", "-c", script]).start();
     lacks_no_more_than(&all, &log_of_a_listener(stopped, None));
 }

@@ -28,7 +28,14 @@ struct Running(Child);
 impl Running {
     fn new(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::piped()).spawn();
-        Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")))
+        let child = Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}")));
+        // Whoever forked goes on as soon as the new program's memory is there,
+        // and its arguments come after that.
+        let arguments = format!("/proc/{}/cmdline", child.0.id());
+        while std::fs::read(&arguments).expect("a process").is_empty() {
+            std::thread::yield_now();
+        }
+        child
     }
 
     fn key(&self) -> ProcessKey {

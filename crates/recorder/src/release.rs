@@ -92,8 +92,9 @@ impl<S: Sink> Recorder<'_, S> {
                         .is_some_and(|owner| found.holders.contains(&owner.pid))
             });
             // It may take other frames by now than those it was made for.
-            let best =
-                waiting.min_by_key(|(_, live)| live.socket.protocol != found.socket.protocol);
+            let best = waiting.min_by_key(|(_, live)| {
+                (live.socket.protocol != found.socket.protocol, live.since)
+            });
             let Some((key, _)) = best else { continue };
             let Some(mut live) = self.state.table.remove(key) else {
                 continue;

@@ -60,7 +60,7 @@ impl<S: Sink> Recorder<'_, S> {
 
     /// Something happened to a socket.
     fn socket(&mut self, mut seen: SocketObservation, now: Instant) {
-        let key = SocketKey::of(&seen.socket);
+        let key = SocketKey::of_observation(&seen);
         self.reconciliation.touch(key);
         if seen.action == Action::Accept && seen.owner.is_none() {
             // Its listener is older than the recorder, and was not known to

@@ -5,11 +5,13 @@
 //! minute is over.
 
 use std::collections::VecDeque;
-use std::hash::{Hash as _, Hasher as _};
+use std::hash::{Hash, Hasher as _};
 
 use event::{Action, Attribution, BootTime, Cookie, Degradation, ProcessKey, Socket, TcpState};
 use rustc_hash::{FxHashMap, FxHasher};
 use sensor::SocketObservation;
+
+use crate::held;
 
 /// How long the kernel keeps a TIME_WAIT mini-socket (`TCP_TIMEWAIT_LEN`).
 const TIME_WAIT_NS: u64 = 60_000_000_000;
@@ -19,8 +21,9 @@ const TIME_WAIT_NS: u64 = 60_000_000_000;
 /// more lines about what is over than it then has about what happens.
 const MOST_TIME_WAIT: usize = 16_384;
 
-/// What a socket is found by: its cookie, or a digest of its addresses in
-/// engines that cannot learn the cookie.
+/// What a socket is found by: its cookie; a digest of its addresses in engines
+/// that cannot learn the cookie; or, for one that nothing tells from its like,
+/// a digest of what told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SocketKey(u64);
 
@@ -35,8 +38,22 @@ impl SocketKey {
         if let Some(cookie) = socket.cookie {
             return Self::of_cookie(cookie);
         }
+        Self::digest(&(socket.netns, socket.protocol, socket.local, socket.remote))
+    }
+
+    /// The key of the socket that this is about. Packet sockets that are about
+    /// to be made have no cookie yet, and no address by which two could be told
+    /// apart, but only this one thing is ever told of them.
+    pub(crate) fn of_observation(seen: &SocketObservation) -> Self {
+        if held::needs_number(seen) {
+            return Self::digest(&(seen.stream, seen.sequence));
+        }
+        Self::of(&seen.socket)
+    }
+
+    fn digest(of: &impl Hash) -> Self {
         let mut digest = FxHasher::default();
-        (socket.netns, socket.protocol, socket.local, socket.remote).hash(&mut digest);
+        of.hash(&mut digest);
         // Cookies are small numbers; the top bit keeps the two apart.
         Self(digest.finish() | 1 << 63)
     }

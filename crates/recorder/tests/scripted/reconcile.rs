@@ -1,6 +1,7 @@
 //! The table of sockets beside what the kernel shows: what is written where the
 //! two differ, and that nothing is where they do not.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use event::{Action, Attribution, Cookie, Endpoint, ProcessKey, Protocol, Socket, TcpState};
@@ -53,6 +54,65 @@ fn differs_nowhere(record: &Record) {
     assert!(differing.is_empty(), "{differing:#?}");
     assert_eq!(record.reconciled, []);
     assert_eq!(record.total, Reconciled::default());
+}
+
+/// Two packet sockets are made at nearly the same time. Their beginnings were
+/// told before they had a cookie; each gets its own.
+#[test]
+fn packet_sockets_that_are_not_numbered_yet_are_not_confused() {
+    let packet = |cookie: Option<u64>| Socket {
+        cookie: cookie.map(Cookie),
+        netns: Some(NETNS),
+        protocol: Protocol::Packet(3),
+        local: Endpoint::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        remote: None,
+        state: None,
+    };
+    let owners = [(CHILD, 5), (PARENT, 6)];
+    let found = owners.map(|(owner, cookie)| FoundSocket {
+        socket: packet(Some(cookie)),
+        holders: vec![owner.pid],
+        owner: None,
+        uid: None,
+    });
+    let told = [0, 1].map(|number| {
+        Observation::Socket(SocketObservation {
+            socket: packet(None),
+            owner: Some(owners[number].0),
+            attribution: Attribution::Creator,
+            ..seen(number as u64, Action::Bind, TcpState::Closed)
+        })
+    });
+    let record = look(
+        vec![
+            Look::at(&[]),
+            Look::at(&found).meanwhile(move |prompter| prompter.tell(told.to_vec())),
+            Look::at(&found),
+            Look::at(&found),
+        ],
+        made(2),
+    );
+    differs_nowhere(&record);
+    let binds: Vec<_> = record
+        .all("bind")
+        .into_iter()
+        .map(|line| {
+            (
+                line["pid"].as_u64(),
+                line["socket"].as_str(),
+                line["owner"].as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(binds.len(), 2, "{binds:?}");
+    for (owner, cookie) in owners {
+        let (pid, cookie) = (u64::from(owner.pid), cookie.to_string());
+        assert!(
+            binds.contains(&(Some(pid), Some(cookie.as_str()), Some("creator"))),
+            "{binds:?}"
+        );
+    }
+    assert_eq!(record.table().len(), 2);
 }
 
 #[test]

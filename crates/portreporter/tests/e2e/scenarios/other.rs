@@ -1,5 +1,7 @@
 //! Sockets that are neither TCP nor UDP: that one is made, by whom, and its end.
 
+use std::cell::RefCell;
+
 use serde_json::{Value, json};
 
 use super::record;
@@ -50,28 +52,40 @@ fn only_in_the_record(log: &Log, facts: &Facts) {
 }
 
 /// One that stays for a while has a number, and its end is found by looking if
-/// it is not told.
+/// it is not told; also where two are made at nearly the same time.
 fn packet() {
     let mut recorder = Launch::new().args(&["--reconcile", "1"]).start();
-    let mut traffic = Traffic::start(&["other", "packet", "held"]);
-    let facts = traffic.wait_until_ready();
-    let fact = facts.one("other");
-    recorder.wait_for("the packet socket", |line| line["socket"] == fact.cookie);
-    traffic.finish();
-    recorder.wait_for("its end", |line| {
-        line["socket"] == fact.cookie && (line["event"] == "close" || line["event"] == "vanish")
+    let traffic = [(); 2].map(|()| Traffic::start(&["other", "packet", "held"]));
+    let held = traffic.map(|mut traffic| {
+        let facts = traffic.wait_until_ready();
+        (traffic, facts)
     });
+    let cookies = held.each_ref().map(|(_, facts)| facts.one("other").cookie);
+    let unseen = RefCell::new(cookies.to_vec());
+    recorder.wait_for("the packet sockets", |line| {
+        let mut unseen = unseen.borrow_mut();
+        unseen.retain(|cookie| line["socket"] != *cookie);
+        unseen.is_empty()
+    });
+    let all = held.map(|(traffic, facts)| {
+        traffic.finish();
+        facts
+    });
+    recorder.wait_for_ends(&cookies.each_ref().map(String::as_str));
     let log = recorder.stop();
-    let said = log.about(&fact);
-    said.owner(CREATOR).since(facts.began);
-    let bind = said.line("bind");
-    assert_eq!(bind["protocol"], "packet");
-    assert_eq!(bind["protocol_number"], 3);
-    assert_eq!(bind["netns"], json!(fact.netns));
-    for key in ["family", "local_ip", "local_port", "remote_ip", "state"] {
-        assert_eq!(bind[key], Value::Null, "{key}");
+    for facts in all {
+        let fact = facts.one("other");
+        let said = log.about(&fact);
+        said.owner(CREATOR).since(facts.began);
+        let bind = said.line("bind");
+        assert_eq!(bind["protocol"], "packet");
+        assert_eq!(bind["protocol_number"], 3);
+        assert_eq!(bind["netns"], json!(fact.netns));
+        for key in ["family", "local_ip", "local_port", "remote_ip", "state"] {
+            assert_eq!(bind[key], Value::Null, "{key}");
+        }
+        only_in_the_record(&log, &facts);
     }
-    only_in_the_record(&log, &facts);
 }
 
 /// One that is gone before anybody could ask is told of with its owner.

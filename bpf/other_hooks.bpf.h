@@ -63,12 +63,12 @@ int socket_create(struct bpf_sock *ctx)
 }
 
 /* The last descriptor of a raw or ping socket is closed. */
-static __always_inline void release_other(struct bpf_sock *ctx)
+static __always_inline void release_other(struct bpf_sock *ctx, __u8 protocol)
 {
 	struct memory *memory = bpf_sk_storage_get(&memories, ctx, 0, 0);
 
 	if (!memory)
-		lose_end(ctx);
+		end_unremembered(ctx, protocol);
 	if (!memory || !memory->reported)
 		return;
 	renew_user(memory);

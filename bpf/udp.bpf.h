@@ -9,7 +9,7 @@
 #include "common.bpf.h"
 #include "other.bpf.h"
 
-static __always_inline void release_other(struct bpf_sock *ctx);
+static __always_inline void release_other(struct bpf_sock *ctx, __u8 protocol);
 
 static __always_inline void report_udp(struct memory *memory, __u8 action)
 {
@@ -64,20 +64,26 @@ struct {
 	__type(value, __u64);
 } pointers SEC(".maps");
 
-/* A socket ends of which nothing could be remembered. If it had a port, its end
- * is lost, as its beginning was. */
-static __always_inline void lose_end(void *sk)
+/* A socket ends of which nothing is remembered: there was no room for it, or it
+ * is older than these programs and the snapshot has not come by. Who closes the
+ * last descriptor is found to hold it; who made it is not known. */
+static __always_inline void end_unremembered(struct bpf_sock *ctx, __u8 protocol)
 {
+	struct memory memory = {};
 	__u32 zero = 0;
 	__u64 *pointer = bpf_map_lookup_elem(&pointers, &zero);
-	struct sock *socket;
 
 	if (!pointer)
 		return;
-	*(volatile __u64 *)pointer = (__u64)sk;
-	socket = (struct sock *)*(volatile __u64 *)pointer;
-	if (BPF_CORE_READ(socket, __sk_common.skc_num))
-		lose_udp();
+	*(volatile __u64 *)pointer = (__u64)ctx;
+	refresh_udp(&memory, (struct sock *)*(volatile __u64 *)pointer);
+	if (is_udp(protocol) && !memory.local_port)
+		return;
+	memory.protocol = protocol;
+	memory.cookie = bpf_get_socket_cookie(ctx);
+	fill_current(&memory.owner);
+	memory.attribution = OWNER_SNAPSHOT;
+	report_udp(&memory, ACTION_CLOSE);
 }
 
 /* Remembers the socket and, as soon as it has a port, reports it. It takes that
@@ -215,19 +221,21 @@ int socket_release(struct bpf_sock *ctx)
 {
 	struct memory *memory;
 	__u16 port;
+	__u8 other;
 
 	mark_fired(HOOK_SOCKET_RELEASE);
 	if (ctx->type == SOCK_STREAM)
 		return 1;
-	if (other_protocol(ctx->type, ctx->protocol)) {
-		release_other(ctx);
+	other = other_protocol(ctx->type, ctx->protocol);
+	if (other) {
+		release_other(ctx, other);
 		return 1;
 	}
 	if (!is_udp(ctx->protocol))
 		return 1;
 	memory = bpf_sk_storage_get(&memories, ctx, 0, 0);
 	if (!memory)
-		lose_end(ctx);
+		end_unremembered(ctx, ctx->protocol);
 	if (!memory || !memory->cookie)
 		return 1;
 	port = memory->local_port;

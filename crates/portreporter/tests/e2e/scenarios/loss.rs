@@ -301,7 +301,8 @@ fn run(command: &mut Command) {
 }
 
 /// Nothing can be kept with a socket in the kernel. Of TCP all is told without
-/// it; that a UDP port was taken is counted as lost, and a look finds the port.
+/// it; that a UDP port was taken is counted as lost, and a look finds the port;
+/// its end is told with the process that held it.
 fn full_storage() {
     if !is_room_limited_by_namespace() {
         // Before Linux 6.8 the limit is that of the whole machine.
@@ -332,7 +333,7 @@ fn full_storage() {
         log.about(server).tell(ACCEPTED, &ways, "closed");
     }
     log.about(udp)
-        .events(&["discover", "vanish"])
+        .events(&["discover", "close"])
         .owner(FOUND)
         .addresses();
     let bound = said.line("udp")["at"].as_u64().expect("a time");

@@ -204,22 +204,17 @@ fn the_modules_of_process_1_are_known_or_denied() {
 }
 
 #[test]
+#[ignore = "makes a control group, which takes root and a mounted cgroup2 hierarchy"]
 fn groups_are_found_by_their_numbers() {
     let roots = Roots::system();
-    let Some(mount) = roots.cgroup2.clone() else {
-        eprintln!("skipped: no cgroup2");
-        return;
-    };
+    let mount = roots.cgroup2.clone().expect("cgroup2");
     let mut identifier = Identifier::new(roots);
     let root = std::fs::metadata(&mount).unwrap().ino();
     assert_eq!(identifier.cgroup_path(root).as_deref(), Some("/"));
 
     let name = format!("identity-test-{}.service", std::process::id());
     let group = mount.join(&name);
-    if let Err(error) = std::fs::create_dir(&group) {
-        eprintln!("skipped: cannot make a control group: {error}");
-        return;
-    }
+    std::fs::create_dir(&group).unwrap();
     let found = check_group(&mut identifier, &group);
     std::fs::remove_dir(&group).unwrap();
     assert_eq!(found, Some(format!("/{name}")));
@@ -238,10 +233,7 @@ fn check_group(identifier: &mut Identifier, group: &Path) -> Option<String> {
 #[test]
 fn the_name_service_knows_this_user() {
     let uid = rustix::process::geteuid().as_raw();
-    let Ok(output) = Command::new("id").arg("-un").output() else {
-        eprintln!("skipped: no id");
-        return;
-    };
+    let output = Command::new("id").arg("-un").output().unwrap();
     let expected = output
         .status
         .success()

@@ -14,7 +14,7 @@
 //! Most tests need root. Without it they are reported as ignored, with the
 //! reason, which the standard test harness cannot do at run time.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::RwLock;
 
 use libtest_mimic::{Arguments, Completion, Trial};
@@ -35,6 +35,17 @@ enum Needs {
     RootAlone,
     /// The rights of root, and a mounted cgroup2 hierarchy.
     Cgroup2,
+    /// The rights of root, and nftables.
+    Nftables,
+    /// The rights of root, no other test beside it, and a kernel that limits
+    /// the room for what is kept with sockets for each network namespace.
+    RoomByNamespace,
+}
+
+impl Needs {
+    fn to_be_alone(self) -> bool {
+        matches!(self, Self::RootAlone | Self::RoomByNamespace)
+    }
 }
 
 /// A test: its name, its needs, and the test itself, which panics if it fails.
@@ -64,7 +75,7 @@ fn main() -> ExitCode {
 
 fn play(name: &str, needs: Needs, run: fn()) {
     // A test that failed has poisoned nothing that another one uses.
-    if needs == Needs::RootAlone {
+    if needs.to_be_alone() {
         let _alone = ALONE
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -85,8 +96,28 @@ fn missing(needs: Needs) -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root");
     }
-    if needs == Needs::Cgroup2 && scenarios::cgroup::mount_point().is_none() {
-        return Some("needs a mounted cgroup2 hierarchy");
+    match needs {
+        Needs::Cgroup2 if scenarios::cgroup::mount_point().is_none() => {
+            Some("needs a mounted cgroup2 hierarchy")
+        }
+        Needs::Nftables if !succeeds(&["nft", "--version"]) => Some("needs nftables"),
+        // Before Linux 6.8 the limit is that of the whole machine.
+        Needs::RoomByNamespace
+            if !succeeds(&["unshare", "--net", "test", "-w", ROOM_FOR_SOCKETS]) =>
+        {
+            Some("needs Linux 6.8, where optmem_max is a network namespace's own")
+        }
+        _ => None,
     }
-    None
+}
+
+/// The most bytes that are kept with one socket beside its packets.
+const ROOM_FOR_SOCKETS: &str = "/proc/sys/net/core/optmem_max";
+
+fn succeeds(command: &[&str]) -> bool {
+    let status = Command::new(command[0])
+        .args(&command[1..])
+        .stdout(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
 }

@@ -27,10 +27,10 @@ pub(super) const CASES: &[Case] = &[
     ),
     ("loss_no_processor", Needs::RootAlone, no_processor_left),
     ("loss_disk_blocks", Needs::RootAlone, disk_blocks),
-    ("loss_full_storage", Needs::RootAlone, full_storage),
+    ("loss_full_storage", Needs::RoomByNamespace, full_storage),
     (
         "loss_full_storage_of_children",
-        Needs::RootAlone,
+        Needs::RoomByNamespace,
         full_storage_of_children,
     ),
 ];
@@ -304,10 +304,6 @@ fn run(command: &mut Command) {
 /// it; that a UDP port was taken is counted as lost, and a look finds the port;
 /// its end is told with the process that held it.
 fn full_storage() {
-    if !is_room_limited_by_namespace() {
-        // Before Linux 6.8 the limit is that of the whole machine.
-        return;
-    }
     overload::is_on_purpose();
     let mut recorder = Launch::new().args(&["--reconcile", "1"]).start();
     let mut traffic = Traffic::start(&["without-room", "hold"]);
@@ -350,9 +346,6 @@ fn full_storage() {
 /// The same of connections that other processes accept than the listener's: who
 /// accepted is not known, and nobody is said to have made the call who did not.
 fn full_storage_of_children() {
-    if !is_room_limited_by_namespace() {
-        return;
-    }
     overload::is_on_purpose();
     let mut recorder = Recorder::start();
     let facts = Traffic::play(&["without-room", "fork-accept", "4"]);
@@ -382,15 +375,6 @@ fn full_storage_of_children() {
             );
         }
     }
-}
-
-/// Does each network namespace limit the room by itself?
-fn is_room_limited_by_namespace() -> bool {
-    let script = "test -w /proc/sys/net/core/optmem_max";
-    let status = Command::new("unshare")
-        .args(["--net", "sh", "-c", script])
-        .status();
-    status.is_ok_and(|status| status.success())
 }
 
 /// From when to when something is missing, in microseconds since 1970.

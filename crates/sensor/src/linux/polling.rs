@@ -346,7 +346,14 @@ impl PollingStream {
             holders: None,
             processes: BTreeMap::new(),
         };
-        self.known.update(look, &mut owners, batch);
+        let mut changes = Vec::new();
+        self.known.update(look, &mut owners, &mut changes);
+        // Who was found to hold a socket may have begun to run another program
+        // while it was looked for; that comes first.
+        if let Some(programs) = &self.programs {
+            programs.take(batch);
+        }
+        batch.append(&mut changes);
         self.shared
             .produced
             .store(self.known.produced(), Ordering::Release);

@@ -27,7 +27,7 @@ struct {
 
 /* What is kept with each socket. */
 struct memory {
-	__u64 cookie;		/* whose memory: a clone still has the listener's */
+	__u64 cookie;		/* whose memory; 0: nobody's */
 	__u64 sk;		/* UDP: the socket's address, to be read as a number */
 	struct process_key owner;
 	__u64 since;
@@ -39,16 +39,15 @@ struct memory {
 	__u8 reported;		/* the record that opens the port was made */
 	__u8 connecting;	/* it connects: SYN_RECEIVED is a simultaneous open */
 	__u8 owed;		/* the next record has to tell all, and must not be brief */
-	__u8 unused;		/* its owner accepted it, and may yet pass it on */
 	__u8 protocol;		/* as in the record; 0: TCP */
-	__u8 padding[1];	/* the addresses are read as words */
+	__u8 padding[2];	/* the addresses are read as words */
 	__u8 local_ip[16];
 	__u8 remote_ip[16];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct memory);
 } memories SEC(".maps");
@@ -144,16 +143,12 @@ static __always_inline struct memory *recall(void *sk, __u64 cookie, __u64 flags
 	struct memory *memory = bpf_sk_storage_get(&memories, sk, 0, flags);
 
 	if (memory && memory->cookie != cookie) {
-		/* Fresh, or a clone of the listener's: keep only its owner. */
-		bool clone = memory->cookie != 0 && memory->owner.pid != 0;
-
 		memory->cookie = cookie;
-		memory->attribution = clone ? OWNER_INHERITED : OWNER_UNKNOWN;
+		memory->attribution = OWNER_UNKNOWN;
 		memory->since = 0;
 		memory->reported = 0;
 		memory->connecting = 0;
 		memory->owed = 0;
-		memory->unused = 0;
 	}
 	return memory;
 }
@@ -162,14 +157,6 @@ static __always_inline void own(struct memory *memory)
 {
 	fill_current(&memory->owner);
 	memory->attribution = OWNER_CREATOR;
-	memory->unused = 0;
-}
-
-/* Was the connection handed on by the process that accepted it? The first
- * other one that uses it has it then. */
-static __always_inline bool is_passed(const struct memory *memory)
-{
-	return memory->unused && bpf_get_current_task_btf()->tgid != memory->owner.pid;
 }
 
 /* The owner may have become another user since. Returns true if it has. */

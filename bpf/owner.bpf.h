@@ -2,25 +2,22 @@
 /*
  * Who accepted a connection. accept() itself can only be seen where functions
  * can be traced. What can be seen everywhere is that it asks for the peer's
- * address, and the first send. Until then the owner is the listener's.
+ * address, and the first send. Until then the user side takes the connection for
+ * the listener's.
  */
 #ifndef PORT_REPORTER_OWNER_H
 #define PORT_REPORTER_OWNER_H
 
+#include "accepting.bpf.h"
 #include "common.bpf.h"
 #include "udp.bpf.h"
 
-/* The current process has the connection, if nobody was known to use it. */
-static __always_inline void take_over(struct memory *memory)
+/* The user side is told that the current process has the connection. */
+static __always_inline void report_owner(__u64 cookie)
 {
 	struct owner_record *record;
 
-	if (memory->attribution != OWNER_INHERITED && !is_passed(memory)) {
-		memory->unused = 0;
-		return;
-	}
-	own(memory);
-	if (is_quiet(memory->owner.pid))
+	if (is_quiet(bpf_get_current_task_btf()->tgid))
 		return;
 	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 	if (!record) {
@@ -28,25 +25,49 @@ static __always_inline void take_over(struct memory *memory)
 		return;
 	}
 	fill_header(&record->header, RECORD_OWNER);
-	record->cookie = memory->cookie;
-	record->owner = memory->owner;
+	record->cookie = cookie;
+	fill_current(&record->owner);
 	bpf_ringbuf_submit(record, 0);
+}
+
+/* With TCP Fast Open a connection may be used before it is established. Then its
+ * first record will tell by whom. */
+static __always_inline void use_early(void *sk, __u64 cookie)
+{
+	struct memory *memory = bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!memory || memory->cookie)
+		return;
+	memory->cookie = cookie;
+	own(memory);
+}
+
+/* The current process uses the connection, or what may become one. */
+static __always_inline void use(void *sk, __u64 cookie, __u32 state)
+{
+	if (state == TCP_SYN_RECV)
+		use_early(sk, cookie);
+	else if (is_first_use(cookie))
+		report_owner(cookie);
 }
 
 /* The end of accept(), in the process that called it. */
 static __always_inline void accepted(struct sock *sk)
 {
-	struct memory *memory;
+	struct unused *unused;
+	__u64 cookie;
 
 	mark_fired(HOOK_TCP_ACCEPTED);
 	if (!sk || sk->sk_protocol != IPPROTO_TCP)
 		return;
-	/* With TCP Fast Open it may not be established, and a clone still. */
-	memory = recall(sk, bpf_get_socket_cookie(sk), 0);
-	if (!memory || memory->attribution != OWNER_INHERITED)
-		return;
-	take_over(memory);
-	memory->unused = 1;
+	cookie = bpf_get_socket_cookie(sk);
+	unused = find_unused(cookie);
+	if (unused) {
+		unused->acceptor = bpf_get_current_task_btf()->tgid;
+		report_owner(cookie);
+	} else if (sk->__sk_common.skc_state == TCP_SYN_RECV) {
+		use_early(sk, cookie);
+	}
 }
 
 /*
@@ -72,13 +93,9 @@ int BPF_PROG(tcp_accepted_by_four, struct sock *listener, int flags, int *error,
 static __always_inline void ask_peer(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct memory *memory;
 
-	if (!sk || sk->protocol != IPPROTO_TCP)
-		return;
-	memory = bpf_sk_storage_get(&memories, sk, 0, 0);
-	if (memory && memory->cookie == bpf_get_socket_cookie(ctx))
-		take_over(memory);
+	if (sk && sk->protocol == IPPROTO_TCP)
+		use(sk, bpf_get_socket_cookie(ctx), sk->state);
 }
 
 SEC("cgroup/getpeername4")
@@ -102,14 +119,19 @@ SEC("tp_btf/sock_send_length")
 int BPF_PROG(socket_sent, struct sock *sk, int result, int flags)
 {
 	struct memory *memory;
+	__u64 cookie;
 
 	mark_fired(HOOK_SEND);
-	memory = bpf_sk_storage_get(&memories, sk, 0, 0);
-	if (!memory || memory->cookie != sk->__sk_common.skc_cookie.counter)
+	cookie = sk->__sk_common.skc_cookie.counter;
+	if (sk->sk_protocol == IPPROTO_TCP) {
+		if (cookie)
+			use(sk, cookie, sk->__sk_common.skc_state);
 		return 0;
-	if (sk->sk_protocol == IPPROTO_TCP)
-		take_over(memory);
-	else if (is_udp(sk->sk_protocol))
+	}
+	if (!is_udp(sk->sk_protocol))
+		return 0;
+	memory = bpf_sk_storage_get(&memories, sk, 0, 0);
+	if (memory && memory->cookie == cookie)
 		port_udp(memory, sk);
 	return 0;
 }

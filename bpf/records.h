@@ -21,6 +21,7 @@ enum record_kind {
 	RECORD_EXIT = 5,
 	RECORD_CGROUP = 6,
 	RECORD_BRIEF = 7,
+	RECORD_OPENING = 8,
 };
 
 /* What happened to a socket. */
@@ -119,6 +120,27 @@ struct brief_record {
 };
 
 #define BRIEF_SIZE __builtin_offsetof(struct brief_record, bytes_sent)
+
+/*
+ * A TCP connection over IPv4 comes into use, going out or in. Up to its last
+ * member it is laid out like a brief record.
+ */
+struct opening_record {
+	struct record_header header;
+	__u64 sequence;
+	__u64 cookie;
+	__u32 netns;
+	__u16 local_port;	/* 0: not chosen yet */
+	__u16 remote_port;
+	__u8 old_state;
+	__u8 state;		/* TCP_SYN_SENT or TCP_ESTABLISHED */
+	__u8 zero[3];		/* no error, and nothing counted */
+	__u8 attribution;	/* enum attribution */
+	__u8 padding[2];
+	__be32 local_ip;
+	__be32 remote_ip;
+	struct process_key owner;
+};
 
 /* The process that accepted a connection. */
 struct owner_record {
@@ -279,6 +301,18 @@ OFFSET(brief_record, local_ip, 48);
 OFFSET(brief_record, remote_ip, 52);
 OFFSET(brief_record, bytes_sent, 56);
 OFFSET(brief_record, bytes_received, 64);
+OFFSET(opening_record, sequence, 16);
+OFFSET(opening_record, cookie, 24);
+OFFSET(opening_record, netns, 32);
+OFFSET(opening_record, local_port, 36);
+OFFSET(opening_record, remote_port, 38);
+OFFSET(opening_record, old_state, 40);
+OFFSET(opening_record, state, 41);
+OFFSET(opening_record, zero, 42);
+OFFSET(opening_record, attribution, 45);
+OFFSET(opening_record, local_ip, 48);
+OFFSET(opening_record, remote_ip, 52);
+OFFSET(opening_record, owner, 56);
 OFFSET(owner_record, cookie, 16);
 OFFSET(owner_record, owner, 24);
 OFFSET(fork_record, parent, 16);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /*
- * The snapshot: every descriptor of every process that is a socket with a
- * port, or one that takes packets without. It also plants the owner in the socket's memory, so that what happens
- * to it from now on is known to be its.
+ * The snapshot: each descriptor of a process that is a socket with a port, or
+ * one that takes packets without. It also plants the owner in the socket's
+ * memory, so that what happens to it from now on is known to be its.
  */
 #ifndef PORT_REPORTER_SNAPSHOT_H
 #define PORT_REPORTER_SNAPSHOT_H

@@ -5,6 +5,7 @@
 #ifndef PORT_REPORTER_TCP_H
 #define PORT_REPORTER_TCP_H
 
+#include "accepting.bpf.h"
 #include "common.bpf.h"
 
 /* Takes the addresses from the socket as far as it has them; what it no longer
@@ -101,10 +102,10 @@ static __always_inline bool submit_tcp(const struct memory *memory, struct sock 
 }
 
 /*
- * Brief records: about connections over IPv4 that the user side knows, with
- * owner and beginning, from the record that opened the port. Each fills one
- * cache line of the ring; a good part of what a record costs is that the lines
- * move to the reader's core and back.
+ * Connections over IPv4 have small records: one that opens the port, with the
+ * owner, and brief ones of what happens to it then, which fill one cache line
+ * of the ring each. A good part of what a record costs is that the lines move to
+ * the reader's core and back.
  */
 
 static __always_inline bool can_be_brief(struct sock *sk, const struct memory *memory)
@@ -165,10 +166,42 @@ static __always_inline void submit_brief(struct sock *sk, __u64 cookie, __u8 old
 	bpf_ringbuf_submit(record, 0);
 }
 
-/* The record that opens the port. If it finds no room, the next ones of the
- * socket tell all that it would have told. */
-static __always_inline void open_tcp(struct memory *memory, struct sock *sk, __u8 action,
-				     __u8 old_state, __u8 state)
+/* Who opens it is the current process, or not known. Returns false if the record
+ * found no room. */
+static __always_inline bool submit_opening(struct sock *sk, __u64 cookie, __u8 old_state,
+					   __u8 state, bool is_current)
+{
+	__u64 sequence = count(COUNTER_SOCKETS);
+	struct opening_record *record;
+
+	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+	if (!record)
+		return false;
+	fill_header(&record->header, RECORD_OPENING);
+	record->sequence = sequence;
+	record->cookie = cookie;
+	record->netns = sk->__sk_common.skc_net.net->ns.inum;
+	record->local_port = sk->__sk_common.skc_num;
+	record->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	record->old_state = old_state;
+	record->state = state;
+	record->zero[0] = record->zero[1] = record->zero[2] = 0;
+	record->padding[0] = record->padding[1] = 0;
+	record->local_ip = sk->__sk_common.skc_rcv_saddr;
+	record->remote_ip = sk->__sk_common.skc_daddr;
+	if (is_current) {
+		record->attribution = OWNER_CREATOR;
+		fill_current(&record->owner);
+	} else {
+		record->attribution = OWNER_UNKNOWN;
+		__builtin_memset(&record->owner, 0, sizeof(record->owner));
+	}
+	bpf_ringbuf_submit(record, 0);
+	return true;
+}
+
+/* A port comes into use. */
+static __always_inline void begin_tcp(struct memory *memory, struct sock *sk, __u8 state)
 {
 	memory->since = bpf_ktime_get_boot_ns();
 	memory->reported = 1;
@@ -177,32 +210,43 @@ static __always_inline void open_tcp(struct memory *memory, struct sock *sk, __u
 	 * still has that of its last use. */
 	if (state == TCP_LISTEN || state == TCP_SYN_SENT)
 		memory->local_port = sk->__sk_common.skc_num;
+}
+
+/* The record that opens the port. If it finds no room, the next ones of the
+ * socket tell all that it would have told. */
+static __always_inline void open_tcp(struct memory *memory, struct sock *sk, __u8 action,
+				     __u8 old_state, __u8 state)
+{
+	begin_tcp(memory, sk, state);
 	memory->owed = !submit_tcp(memory, sk, action, old_state, state);
 }
 
 /*
- * A socket that connects needs no memory of its own: its first record tells
- * all, and whatever happens to it later is told by brief records. Making and
- * freeing a memory would cost more than all its records.
+ * A connection needs no memory of its own: its first record tells all, and
+ * whatever happens to it later is told by brief records. Making and freeing a
+ * memory would cost more than all its records. Only if the first one finds no
+ * room there is something to be remembered.
  */
-static __always_inline void connect_tcp(struct memory *memory, struct sock *sk, __u64 cookie)
+static __always_inline void open_unremembered(struct sock *sk, __u64 cookie, bool connects)
 {
-	struct memory first;
+	__u8 old_state = connects ? TCP_CLOSE : TCP_SYN_RECV;
+	__u8 state = connects ? TCP_SYN_SENT : TCP_ESTABLISHED;
+	bool is_small = sk->__sk_common.skc_family == AF_INET;
+	struct memory first, *memory;
 
-	if (memory) {
-		__builtin_memset(memory->remote_ip, 0, 16);
-		memory->remote_port = 0;
-		memory->local_port = 0;
-		memory->connecting = 1;
-		own(memory);
-		open_tcp(memory, sk, ACTION_CONNECT, TCP_CLOSE, TCP_SYN_SENT);
+	if (is_small && submit_opening(sk, cookie, old_state, state, connects))
 		return;
-	}
 	__builtin_memset(&first, 0, sizeof(first));
 	first.cookie = cookie;
-	first.connecting = 1;
-	own(&first);
-	open_tcp(&first, sk, ACTION_CONNECT, TCP_CLOSE, TCP_SYN_SENT);
+	first.connecting = connects;
+	if (connects)
+		own(&first);
+	if (is_small) {
+		begin_tcp(&first, sk, state);
+		first.owed = 1;
+	} else {
+		open_tcp(&first, sk, connects ? ACTION_CONNECT : ACTION_ACCEPT, old_state, state);
+	}
 	if (!first.owed)
 		return;
 	memory = bpf_sk_storage_get(&memories, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -210,10 +254,41 @@ static __always_inline void connect_tcp(struct memory *memory, struct sock *sk, 
 		*memory = first;
 }
 
+static __always_inline void connect_tcp(struct memory *memory, struct sock *sk, __u64 cookie)
+{
+	if (!memory) {
+		open_unremembered(sk, cookie, true);
+		return;
+	}
+	__builtin_memset(memory->remote_ip, 0, 16);
+	memory->remote_port = 0;
+	memory->local_port = 0;
+	memory->connecting = 1;
+	own(memory);
+	open_tcp(memory, sk, ACTION_CONNECT, TCP_CLOSE, TCP_SYN_SENT);
+}
+
+/* Who uses it before it is established (TCP Fast Open) was remembered. Others are
+ * looked out for only now that the user side knows of the connection. */
+static __always_inline void accept_tcp(struct memory *memory, struct sock *sk, __u64 cookie)
+{
+	bool is_used = memory && memory->attribution == OWNER_CREATOR;
+
+	if (memory) {
+		if (!is_used)
+			own_if_quiet(memory, sk);
+		open_tcp(memory, sk, ACTION_ACCEPT, TCP_SYN_RECV, TCP_ESTABLISHED);
+	} else {
+		open_unremembered(sk, cookie, false);
+	}
+	if (!is_used)
+		expect_use(cookie);
+}
+
 static __always_inline int change_state(struct sock *sk, int old_state, int state)
 {
 	struct memory *memory, spare;
-	bool is_new, keeps;
+	bool is_new, keeps, shows_user;
 	__u64 cookie;
 	__u8 action;
 
@@ -235,8 +310,16 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 		connect_tcp(memory, sk, cookie);
 		return 0;
 	}
+	if (state == TCP_ESTABLISHED && old_state == TCP_SYN_RECV &&
+	    !(memory && memory->connecting)) {
+		accept_tcp(memory, sk, cookie);
+		return 0;
+	}
+	/* Where nobody was seen to accept, the process that closes is the user. */
+	shows_user = in_user_context(sk);
 	if (!memory) {
-		if (!is_new && old_state != TCP_SYN_RECV && can_be_brief(sk, 0)) {
+		if (!(shows_user && is_first_use(cookie)) && !is_new &&
+		    old_state != TCP_SYN_RECV && can_be_brief(sk, 0)) {
 			submit_brief(sk, cookie, old_state, state);
 			return 0;
 		}
@@ -251,6 +334,7 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 		memory->remote_port = 0;
 		memory->local_port = 0;
 		own(memory);
+		note_quiet_listener(memory, sk);
 		/* Without a bind before, the port is only chosen after this; the
 		 * user side looks it up. */
 		open_tcp(memory, sk, ACTION_LISTEN, old_state, state);
@@ -258,19 +342,13 @@ static __always_inline int change_state(struct sock *sk, int old_state, int stat
 	}
 	if (state == TCP_SYN_RECV)
 		memory->connecting = 1;
-	/* Where nobody was seen to accept, the process that closes is the user. */
-	if (in_user_context(sk)) {
-		if (memory->attribution == OWNER_INHERITED ||
-		    memory->attribution == OWNER_UNKNOWN || is_passed(memory)) {
+	if (shows_user) {
+		if (memory->attribution == OWNER_UNKNOWN || is_first_use(cookie)) {
 			own(memory);
 			memory->owed = 1;
 		} else if (renew_user(memory)) {
 			memory->owed = 1;
 		}
-	}
-	if (state == TCP_ESTABLISHED && old_state == TCP_SYN_RECV && !memory->connecting) {
-		open_tcp(memory, sk, ACTION_ACCEPT, old_state, state);
-		return 0;
 	}
 	/* A child that was never established was never in use. */
 	if (!memory->reported && old_state == TCP_SYN_RECV)

@@ -8,10 +8,11 @@
 //! side can tell no more. A look finds it with its holder, or it is gone
 //! already.
 //!
-//! *The process* of a connection that came in. A connection is established before anybody accepts it; until then only its
-//! listener's owner is known, which need not be the process that will serve it.
-//! Its lines wait a moment for the accept; they are written as soon as that or
-//! its close is seen. When the moment is over, who holds it by then is looked up.
+//! *The process* of a connection that came in. A connection is established
+//! before anybody accepts it; until then only its listener's owner is known,
+//! which need not be the process that will serve it. Its lines wait a moment for
+//! the accept; they are written as soon as that or its close is seen. When the
+//! moment is over, who holds it by then is looked up.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -47,11 +48,18 @@ pub(crate) fn lacks_number(held: &[SocketObservation]) -> bool {
     held.first().is_some_and(needs_number)
 }
 
+/// Does this have to wait for the process that accepts?
+pub(crate) fn needs_process(seen: &SocketObservation) -> bool {
+    let is_open = matches!(
+        seen.attribution,
+        Attribution::Inherited | Attribution::Unknown
+    );
+    seen.action == Action::Accept && is_open
+}
+
 /// Do these lines wait for the process that accepts?
 pub(crate) fn lacks_process(held: &[SocketObservation]) -> bool {
-    held.first().is_some_and(|seen| {
-        seen.action == Action::Accept && seen.attribution == Attribution::Inherited
-    })
+    held.first().is_some_and(needs_process)
 }
 
 /// The port is known.

@@ -22,7 +22,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use event::{Action, Attribution, BootTime, Protocol, TcpState};
+use event::{Action, Attribution, BootTime, ProcessKey, Protocol, TcpState};
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use sensor::{FoundSocket, Inspector, Snapshot};
 
@@ -343,12 +343,14 @@ impl<S: Sink> Recorder<'_, S> {
             if live.held.is_some() || live.socket.protocol != found.socket.protocol {
                 continue;
             }
-            live.socket.state = found.socket.state;
-            let holds = |pid: u32| found.holders.contains(&pid);
-            if found.holders.is_empty() || live.owner.is_some_and(|owner| holds(owner.pid)) {
+            let before = live.owner;
+            if live.socket.state != found.socket.state {
+                self.state.table.set_state(key, found.socket.state);
+            }
+            let holds = |owner: ProcessKey| found.holders.contains(&owner.pid);
+            if found.holders.is_empty() || before.is_some_and(holds) {
                 continue;
             }
-            let before = live.owner;
             let Live {
                 owner, attribution, ..
             } = self.find_owner(found.clone());

@@ -63,8 +63,7 @@ impl<S: Sink> Recorder<'_, S> {
         let key = SocketKey::of_observation(&seen);
         self.reconciliation.touch(key);
         if seen.action == Action::Accept && seen.owner.is_none() {
-            // Its listener is older than the recorder, and was not known to
-            // the kernel side yet.
+            // Whoever accepts it, or has done so already, is told of next.
             seen.owner = self.state.table.listener_owner(&seen.socket);
             if seen.owner.is_some() {
                 seen.attribution = Attribution::Inherited;
@@ -95,8 +94,10 @@ impl<S: Sink> Recorder<'_, S> {
                 return;
             }
         }
-        let comes_in = seen.action == Action::Accept && seen.attribution == Attribution::Inherited;
-        if self.holds && comes_in || held::needs_port(&seen) || held::needs_number(&seen) {
+        if self.holds && held::needs_process(&seen)
+            || held::needs_port(&seen)
+            || held::needs_number(&seen)
+        {
             self.hold(key, seen, now);
         } else {
             self.apply(key, seen);

@@ -107,6 +107,8 @@ impl Live {
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     live: FxHashMap<SocketKey, Live>,
+    /// The listeners among them, by network namespace and port.
+    listeners: FxHashMap<(Option<u32>, u16), Vec<SocketKey>>,
     /// With the time at which each ends; the earliest first.
     time_wait: VecDeque<(BootTime, Live)>,
     /// How many had to go before their time, by the second in which they end.
@@ -123,27 +125,59 @@ impl Table {
         self.live.get_mut(&key)
     }
 
-    pub(crate) fn insert(&mut self, key: SocketKey, live: Live) -> Option<Live> {
-        self.live.insert(key, live)
+    pub(crate) fn insert(&mut self, key: SocketKey, live: Live) {
+        self.remove(key);
+        self.index(key, &live.socket);
+        self.live.insert(key, live);
     }
 
     pub(crate) fn remove(&mut self, key: SocketKey) -> Option<Live> {
-        self.live.remove(&key)
+        let live = self.live.remove(&key)?;
+        self.forget_listener(key, &live.socket);
+        Some(live)
     }
 
-    /// The owner of the listener that a connection came in by, if it is the
-    /// only one.
+    /// Takes over a state of which nothing was heard.
+    pub(crate) fn set_state(&mut self, key: SocketKey, state: Option<TcpState>) {
+        if let Some(mut live) = self.remove(key) {
+            live.socket.state = state;
+            self.insert(key, live);
+        }
+    }
+
+    fn index(&mut self, key: SocketKey, socket: &Socket) {
+        if socket.is_listener() {
+            let place = (socket.netns, socket.local.port);
+            self.listeners.entry(place).or_default().push(key);
+        }
+    }
+
+    fn forget_listener(&mut self, key: SocketKey, socket: &Socket) {
+        let place = (socket.netns, socket.local.port);
+        if socket.is_listener()
+            && let Some(keys) = self.listeners.get_mut(&place)
+        {
+            keys.retain(|&other| other != key);
+            if keys.is_empty() {
+                self.listeners.remove(&place);
+            }
+        }
+    }
+
+    /// The owner of the listener that a connection came in by, if it can be no
+    /// other's. One that listens at the very address comes before those that
+    /// listen at all.
     pub(crate) fn listener_owner(&self, socket: &Socket) -> Option<ProcessKey> {
-        let mut owners = self.live.values().filter_map(|live| {
-            let listener = &live.socket;
-            let fits = listener.is_listener()
-                && listener.netns == socket.netns
-                && listener.local.port == socket.local.port
-                && (listener.local.ip == socket.local.ip || listener.local.ip.is_unspecified());
-            if fits { live.owner } else { None }
-        });
-        let owner = owners.next()?;
-        owners.all(|other| other == owner).then_some(owner)
+        let keys = self.listeners.get(&(socket.netns, socket.local.port))?;
+        let listeners = || keys.iter().filter_map(|key| self.live.get(key));
+        let exact = |live: &&Live| live.socket.local.ip == socket.local.ip;
+        let all = |live: &&Live| live.socket.local.ip.is_unspecified();
+        let mut owners: Vec<_> = listeners().filter(exact).map(|live| live.owner).collect();
+        if owners.is_empty() {
+            owners = listeners().filter(all).map(|live| live.owner).collect();
+        }
+        let owner = owners.pop()?;
+        owner.filter(|_| owners.iter().all(|&other| other == owner))
     }
 
     /// Keeps a connection that went into TIME_WAIT. Returns one that has to go
@@ -244,6 +278,52 @@ mod tests {
             held: None,
             is_accepted: false,
         }
+    }
+
+    fn listener(ip: [u8; 4], pid: u32) -> Live {
+        let mut live = connection();
+        live.socket.local = Endpoint {
+            ip: IpAddr::V4(ip.into()),
+            port: 80,
+        };
+        live.socket.remote = None;
+        live.socket.state = Some(TcpState::Listening);
+        live.owner = Some(ProcessKey {
+            pid,
+            start: BootTime(0),
+        });
+        live
+    }
+
+    #[test]
+    fn a_connection_is_inherited_from_the_listener_that_alone_can_have_got_it() {
+        let (local, any) = ([127, 0, 0, 1], [0; 4]);
+        let mut table = Table::default();
+        let mut incoming = listener(local, 0).socket;
+        incoming.state = Some(TcpState::Established);
+        let owner = |table: &Table| table.listener_owner(&incoming).map(|owner| owner.pid);
+        assert_eq!(owner(&table), None);
+
+        table.insert(SocketKey(1), listener(any, 1));
+        assert_eq!(owner(&table), Some(1));
+        // The kernel prefers the one at the very address.
+        table.insert(SocketKey(2), listener(local, 2));
+        assert_eq!(owner(&table), Some(2));
+        // Two processes may share it; which of the two got it is not known.
+        table.insert(SocketKey(3), listener(local, 2));
+        assert_eq!(owner(&table), Some(2));
+        table.insert(SocketKey(3), listener(local, 3));
+        assert_eq!(owner(&table), None);
+        table.set_state(SocketKey(3), Some(TcpState::Closed));
+        assert_eq!(owner(&table), Some(2));
+        table.set_state(SocketKey(3), Some(TcpState::Listening));
+        assert_eq!(owner(&table), None);
+
+        for key in 1..=3 {
+            table.remove(SocketKey(key));
+        }
+        assert_eq!(owner(&table), None);
+        assert!(table.listeners.is_empty());
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub fn decode(bytes: &[u8]) -> Option<Observation> {
             path: text::from_bytes(until_nul(bytes.get(24..)?)),
         },
         7 => Observation::Socket(decode_brief(at, &record)?),
+        8 => Observation::Socket(decode_opening(at, &record)?),
         _ => return None,
     })
 }
@@ -120,14 +121,7 @@ fn decode_socket(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation>
         }
         _ => return None,
     };
-    let attribution = match record.u8(81)? {
-        1 => Attribution::Creator,
-        2 => Attribution::Inherited,
-        3 => Attribution::Snapshot,
-        _ => Attribution::Unknown,
-    };
-    let (owner, uid) = record.process(32)?;
-    let known = attribution != Attribution::Unknown && owner.pid != 0;
+    let (attribution, owner, uid) = record.owner(81, 32)?;
     Some(SocketObservation {
         at,
         stream: u16::try_from(record.u32(12)?).ok()?,
@@ -150,13 +144,9 @@ fn decode_socket(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation>
                 None
             },
         },
-        attribution: if known {
-            attribution
-        } else {
-            Attribution::Unknown
-        },
-        owner: known.then_some(owner),
-        uid: known.then_some(uid),
+        attribution,
+        owner,
+        uid,
         error: Some(error).filter(|&error| error != 0),
     })
 }
@@ -206,6 +196,18 @@ fn decode_brief(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation> 
         uid: None,
         error: Some(error).filter(|&error| error != 0),
     })
+}
+
+/// A TCP connection over IPv4 that comes into use.
+fn decode_opening(at: BootTime, record: &Reader<'_>) -> Option<SocketObservation> {
+    let mut seen = decode_brief(at, record)?;
+    seen.action = match seen.socket.state? {
+        TcpState::SynSent => Action::Connect,
+        TcpState::Established => Action::Accept,
+        _ => return None,
+    };
+    (seen.attribution, seen.owner, seen.uid) = record.owner(45, 56)?;
+    Some(seen)
 }
 
 fn decode_exec(record: &Reader<'_>) -> Option<Execution> {
@@ -341,6 +343,27 @@ impl Reader<'_> {
             },
             self.u32(offset + 12)?,
         ))
+    }
+
+    /// The owner of a socket: how it is known (an `enum attribution`), the
+    /// process and its effective user ID.
+    fn owner(
+        &self,
+        attribution: usize,
+        process: usize,
+    ) -> Option<(Attribution, Option<ProcessKey>, Option<u32>)> {
+        let attribution = match self.u8(attribution)? {
+            1 => Attribution::Creator,
+            2 => Attribution::Inherited,
+            3 => Attribution::Snapshot,
+            _ => Attribution::Unknown,
+        };
+        let (owner, uid) = self.process(process)?;
+        Some(if attribution == Attribution::Unknown || owner.pid == 0 {
+            (Attribution::Unknown, None, None)
+        } else {
+            (attribution, Some(owner), Some(uid))
+        })
     }
 
     fn ip(&self, offset: usize, family: u8) -> Option<IpAddr> {

@@ -44,6 +44,18 @@ const OFFSETS: &[(&str, &str, usize)] = &[
     ("brief_record", "remote_ip", 52),
     ("brief_record", "bytes_sent", 56),
     ("brief_record", "bytes_received", 64),
+    ("opening_record", "sequence", 16),
+    ("opening_record", "cookie", 24),
+    ("opening_record", "netns", 32),
+    ("opening_record", "local_port", 36),
+    ("opening_record", "remote_port", 38),
+    ("opening_record", "old_state", 40),
+    ("opening_record", "state", 41),
+    ("opening_record", "zero", 42),
+    ("opening_record", "attribution", 45),
+    ("opening_record", "local_ip", 48),
+    ("opening_record", "remote_ip", 52),
+    ("opening_record", "owner", 56),
     ("owner_record", "cookie", 16),
     ("owner_record", "owner", 24),
     ("fork_record", "parent", 16),
@@ -174,6 +186,48 @@ fn a_brief_record_tells_what_changed() {
     // Without its bytes, or without a state, it is not one.
     assert_eq!(decode(&brief_record(5, 7, 0)[..56]), None);
     assert_eq!(decode(&brief_record(0, 1, 0)), None);
+}
+
+fn opening_record(old: u8, new: u8, attribution: u8) -> Vec<u8> {
+    let mut bytes = brief_record(old, new, 0);
+    bytes.resize(72, 0);
+    bytes[8..12].copy_from_slice(&8u32.to_ne_bytes());
+    bytes[45] = attribution;
+    bytes[56..64].copy_from_slice(&777u64.to_ne_bytes());
+    bytes[64..68].copy_from_slice(&1234u32.to_ne_bytes());
+    bytes[68..72].copy_from_slice(&1000u32.to_ne_bytes());
+    bytes
+}
+
+#[test]
+fn an_opening_record_tells_who_and_what() {
+    let owner = ProcessKey {
+        pid: 1234,
+        start: BootTime(777),
+    };
+    let connects = observed(&opening_record(7, 2, 1));
+    assert_eq!(connects.action, Action::Connect);
+    assert_eq!(connects.socket.state, Some(TcpState::SynSent));
+    assert_eq!(connects.socket.local.to_string(), "127.0.0.1:40000");
+    assert_eq!(connects.socket.remote.unwrap().to_string(), "127.0.0.2:80");
+    assert_eq!(
+        (connects.attribution, connects.owner, connects.uid),
+        (Attribution::Creator, Some(owner), Some(1000))
+    );
+    let accepts = observed(&opening_record(3, 1, 2));
+    assert_eq!(accepts.action, Action::Accept);
+    assert_eq!(
+        (accepts.attribution, accepts.owner),
+        (Attribution::Inherited, Some(owner))
+    );
+    let nobodys = observed(&opening_record(3, 1, 0));
+    assert_eq!(
+        (nobodys.attribution, nobodys.owner, nobodys.uid),
+        (Attribution::Unknown, None, None)
+    );
+    // Cut, or with a state in which nothing opens, it is not one.
+    assert_eq!(decode(&opening_record(3, 1, 2)[..71]), None);
+    assert_eq!(decode(&opening_record(1, 4, 2)), None);
 }
 
 #[test]

@@ -14,16 +14,12 @@
 
 #include "kernel.h"
 #include "records.h"
+#include "ring.bpf.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
-} ring SEC(".maps");
 
 /* What is kept with each socket. */
 struct memory {
@@ -74,13 +70,6 @@ struct {
 	__type(value, __u32);
 } settings SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct exec_record);
-} exec_scratch SEC(".maps");
-
 static __always_inline void mark_fired(__u32 hook)
 {
 	__u32 *seen = bpf_map_lookup_elem(&fired, &hook);
@@ -112,7 +101,8 @@ static __always_inline bool is_quiet(__u32 pid)
 
 static __always_inline void fill_header(struct record_header *header, __u32 kind)
 {
-	header->at = bpf_ktime_get_boot_ns();
+	/* Reading the clock is a good part of what a record costs. */
+	header->at = kind == RECORD_OWNER ? 0 : bpf_ktime_get_boot_ns();
 	header->kind = kind;
 	header->cpu = bpf_get_smp_processor_id();
 }
@@ -179,18 +169,11 @@ static __always_inline bool is_mapped(const __u8 *ip)
 }
 
 /* Makes a record from what is remembered of the socket. */
-static __always_inline struct socket_record *make_record(const struct memory *memory, __u8 action,
-							 __u8 protocol)
+static __always_inline void fill_record(struct socket_record *record, const struct memory *memory,
+					__u8 action, __u8 protocol)
 {
-	struct socket_record *record;
-	__u64 sequence;
-
-	sequence = count(COUNTER_SOCKETS);
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record)
-		return 0;
 	fill_header(&record->header, RECORD_SOCKET);
-	record->sequence = sequence;
+	record->sequence = count(COUNTER_SOCKETS);
 	record->cookie = memory->cookie;
 	record->owner = memory->owner;
 	record->since = memory->since;
@@ -210,7 +193,6 @@ static __always_inline struct socket_record *make_record(const struct memory *me
 	__builtin_memset(record->padding, 0, sizeof(record->padding));
 	__builtin_memcpy(record->local_ip, memory->local_ip, 16);
 	__builtin_memcpy(record->remote_ip, memory->remote_ip, 16);
-	return record;
 }
 
 #endif

@@ -90,6 +90,7 @@ struct sock {
 	int sk_err;
 	__u16 sk_protocol;
 	kuid_t sk_uid;
+	struct bpf_local_storage *sk_bpf_storage;
 };
 
 struct inet_sock {

@@ -15,19 +15,15 @@
 /* The user side is told that the current process has the connection. */
 static __always_inline void report_owner(__u64 cookie)
 {
-	struct owner_record *record;
+	struct owner_record record;
 
 	if (is_quiet(bpf_get_current_task_btf()->tgid))
 		return;
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record) {
+	fill_header(&record.header, RECORD_OWNER);
+	record.cookie = cookie;
+	fill_current(&record.owner);
+	if (!put(&record, sizeof(record)))
 		count(COUNTER_PROCESSES_LOST);
-		return;
-	}
-	fill_header(&record->header, RECORD_OWNER);
-	record->cookie = cookie;
-	fill_current(&record->owner);
-	bpf_ringbuf_submit(record, 0);
 }
 
 /* With TCP Fast Open a connection may be used before it is established. Then its

@@ -8,6 +8,34 @@
 
 #include "common.bpf.h"
 
+/* Records too long for the stack, in whole slots. */
+#define EXEC_SLOTS (sizeof(struct exec_record) / (SLOT_WORDS * 8) + 1)
+#define CGROUP_SLOTS (sizeof(struct cgroup_record) / (SLOT_WORDS * 8) + 1)
+
+union exec_scratch {
+	struct exec_record record;
+	__u64 words[EXEC_SLOTS * SLOT_WORDS];
+};
+
+union cgroup_scratch {
+	struct cgroup_record record;
+	__u64 words[CGROUP_SLOTS * SLOT_WORDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, union exec_scratch);
+} exec_scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, union cgroup_scratch);
+} cgroup_scratch SEC(".maps");
+
 /*
  * Writes the components of a path from the last to the first, each ended by a
  * NUL, and returns their length. Mounts are climbed, so that the path is the
@@ -57,13 +85,15 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
 	__u32 zero = 0;
-	struct exec_record *record = bpf_map_lookup_elem(&exec_scratch, &zero);
+	union exec_scratch *scratch = bpf_map_lookup_elem(&exec_scratch, &zero);
+	struct exec_record *record;
 	unsigned long start, end;
 	__u32 path, arguments;
 
 	mark_fired(HOOK_EXEC);
-	if (!record)
+	if (!scratch)
 		return 0;
+	record = &scratch->record;
 	fill_header(&record->header, RECORD_EXEC);
 	fill_process(&record->process, task);
 	record->cgroup = bpf_get_current_cgroup_id();
@@ -88,7 +118,8 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 	path += arguments;
 	if (path > EXEC_DATA)
 		path = EXEC_DATA;
-	if (bpf_ringbuf_output(&ring, record, __builtin_offsetof(struct exec_record, data) + path, 0))
+	if (!put_long(scratch->words, __builtin_offsetof(struct exec_record, data) + path,
+		      EXEC_SLOTS))
 		count(COUNTER_PROCESSES_LOST);
 	return 0;
 }
@@ -96,61 +127,58 @@ int BPF_PROG(process_exec, struct task_struct *task, int old_pid, struct linux_b
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	struct fork_record *record;
+	struct fork_record record;
 
 	if (child->pid != child->tgid)
 		return 0;
 	mark_fired(HOOK_FORK);
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record) {
+	fill_header(&record.header, RECORD_FORK);
+	fill_process(&record.parent, parent);
+	fill_process(&record.child, child);
+	if (!put(&record, sizeof(record)))
 		count(COUNTER_PROCESSES_LOST);
-		return 0;
-	}
-	fill_header(&record->header, RECORD_FORK);
-	fill_process(&record->parent, parent);
-	fill_process(&record->child, child);
-	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(process_exit, struct task_struct *task)
 {
-	struct exit_record *record;
+	struct exit_record record;
 
 	/* The process is gone with its last thread. */
 	if (task->signal->live.counter > 0)
 		return 0;
 	mark_fired(HOOK_EXIT);
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record) {
+	fill_header(&record.header, RECORD_EXIT);
+	fill_process(&record.process, task);
+	if (!put(&record, sizeof(record)))
 		count(COUNTER_PROCESSES_LOST);
-		return 0;
-	}
-	fill_header(&record->header, RECORD_EXIT);
-	fill_process(&record->process, task);
-	bpf_ringbuf_submit(record, 0);
 	return 0;
 }
 
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(group_made, struct cgroup *group, const char *path)
 {
+	__u32 zero = 0;
+	union cgroup_scratch *scratch = bpf_map_lookup_elem(&cgroup_scratch, &zero);
 	struct cgroup_record *record;
+	long length;
 
 	if (group->root->hierarchy_id != 0)
 		return 0;
 	mark_fired(HOOK_CGROUP);
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record) {
-		count(COUNTER_PROCESSES_LOST);
+	if (!scratch)
 		return 0;
-	}
+	record = &scratch->record;
 	fill_header(&record->header, RECORD_CGROUP);
 	record->id = group->kn->id;
 	record->path[0] = 0;
-	bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
-	bpf_ringbuf_submit(record, 0);
+	length = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
+	if (length < 1 || length > CGROUP_PATH)
+		length = 1;
+	if (!put_long(scratch->words, __builtin_offsetof(struct cgroup_record, path) + length,
+		      CGROUP_SLOTS))
+		count(COUNTER_PROCESSES_LOST);
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /*
  * What the kernel side hands to the user side: the layout of each record in
- * the ring buffer and of each row of the iterator.
+ * the ring and of each row of the iterator.
  *
  * The Rust mirror is crates/sensor/src/linux/ebpf/record.rs; the list of
  * offsets at the end binds the two together.
@@ -22,6 +22,31 @@ enum record_kind {
 	RECORD_CGROUP = 6,
 	RECORD_BRIEF = 7,
 	RECORD_OPENING = 8,
+};
+
+/*
+ * The ring. A record takes as many slots as it needs, in a row; positions count
+ * slots from the first one on, and never start again.
+ */
+#define SLOT_WORDS 7
+#define RING_SIZE_BITS 16
+
+struct ring_slot {
+	/* Of the first slot of a record: its position plus one, then 16 bits with
+	 * the record's size in bytes. Of others: what was there before. */
+	__u64 head;
+	__u64 data[SLOT_WORDS];
+};
+
+struct ring_ends {
+	__u64 claimed;		/* the position after the last record */
+	__u64 padding[7];
+	/* Written by the user side: */
+	__u64 taken;		/* what is before this position may be written again */
+	__u32 slots;		/* how many there are: a power of two */
+	__u32 is_weakly_ordered;	/* the processor may reorder what it writes */
+	__u32 is_sleeping;	/* it has to be woken; the kernel side resets it */
+	__u32 more_padding;
 };
 
 /* What happened to a socket. */
@@ -61,7 +86,7 @@ enum socket_flag {
 };
 
 struct record_header {
-	__u64 at;
+	__u64 at;		/* 0 in an owner_record */
 	__u32 kind;		/* enum record_kind */
 	__u32 cpu;
 };
@@ -263,6 +288,13 @@ enum counter {
 	_Static_assert(__builtin_offsetof(struct record, member) == offset, #record "." #member)
 #define SIZE(record, size) _Static_assert(sizeof(struct record) == size, #record)
 
+OFFSET(ring_slot, head, 0);
+OFFSET(ring_slot, data, 8);
+OFFSET(ring_ends, claimed, 0);
+OFFSET(ring_ends, taken, 64);
+OFFSET(ring_ends, slots, 72);
+OFFSET(ring_ends, is_weakly_ordered, 76);
+OFFSET(ring_ends, is_sleeping, 80);
 OFFSET(record_header, at, 0);
 OFFSET(record_header, kind, 8);
 OFFSET(record_header, cpu, 12);
@@ -341,6 +373,8 @@ OFFSET(snapshot_row, family, 33);
 OFFSET(snapshot_row, state, 34);
 OFFSET(snapshot_row, local_ip, 40);
 OFFSET(snapshot_row, remote_ip, 56);
+SIZE(ring_slot, 64);
+SIZE(ring_ends, 88);
 SIZE(socket_record, 128);
 SIZE(brief_record, 72);
 SIZE(owner_record, 40);

@@ -79,33 +79,30 @@ static __always_inline void count_bytes(struct tcp_sock *tcp, __u64 *sent, __u64
 static __always_inline bool submit_tcp(const struct memory *memory, struct sock *sk,
 				       __u8 action, __u8 old_state, __u8 state)
 {
-	struct socket_record *record;
+	struct socket_record record;
 	struct tcp_sock *tcp;
 
 	if (is_quiet(memory->owner.pid))
 		return true;
-	record = make_record(memory, action, IPPROTO_TCP);
-	if (!record)
-		return false;
-	record->old_state = old_state;
-	record->state = state;
+	fill_record(&record, memory, action, IPPROTO_TCP);
+	record.old_state = old_state;
+	record.state = state;
 	if (action == ACTION_CLOSE) {
-		record->error = sk->sk_err;
+		record.error = sk->sk_err;
 		tcp = bpf_skc_to_tcp_sock(sk);
 		if (tcp && old_state != TCP_LISTEN) {
-			count_bytes(tcp, &record->bytes_sent, &record->bytes_received);
-			record->flags = FLAG_COUNTED;
+			count_bytes(tcp, &record.bytes_sent, &record.bytes_received);
+			record.flags = FLAG_COUNTED;
 		}
 	}
-	bpf_ringbuf_submit(record, 0);
-	return true;
+	return put(&record, sizeof(record));
 }
 
 /*
  * Connections over IPv4 have small records: one that opens the port, with the
- * owner, and brief ones of what happens to it then, which fill one cache line
- * of the ring each. A good part of what a record costs is that the lines move to
- * the reader's core and back.
+ * owner, and brief ones of what happens to it then, which fill one slot of the
+ * ring each, and the last one two. A good part of what a record costs is that its
+ * cache lines move to the reader's core and back.
  */
 
 static __always_inline bool can_be_brief(struct sock *sk, const struct memory *memory)
@@ -116,10 +113,10 @@ static __always_inline bool can_be_brief(struct sock *sk, const struct memory *m
 }
 
 static __always_inline void fill_brief(struct brief_record *record, struct sock *sk,
-				       __u64 sequence, __u64 cookie, __u8 old_state, __u8 state)
+				       __u64 cookie, __u8 old_state, __u8 state)
 {
 	fill_header(&record->header, RECORD_BRIEF);
-	record->sequence = sequence;
+	record->sequence = count(COUNTER_SOCKETS);
 	record->cookie = cookie;
 	record->netns = sk->__sk_common.skc_net.net->ns.inum;
 	record->local_port = sk->__sk_common.skc_num;
@@ -136,34 +133,26 @@ static __always_inline void fill_brief(struct brief_record *record, struct sock 
 static __always_inline void submit_brief(struct sock *sk, __u64 cookie, __u8 old_state,
 					 __u8 state)
 {
-	__u64 sequence = count(COUNTER_SOCKETS);
-	struct brief_record *record;
+	struct brief_record record;
 	struct tcp_sock *tcp;
 
+	fill_brief(&record, sk, cookie, old_state, state);
 	if (state != TCP_CLOSE) {
-		record = bpf_ringbuf_reserve(&ring, BRIEF_SIZE, 0);
-		if (!record)
-			return;
-		fill_brief(record, sk, sequence, cookie, old_state, state);
-		bpf_ringbuf_submit(record, 0);
+		put(&record, BRIEF_SIZE);
 		return;
 	}
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record)
-		return;
-	fill_brief(record, sk, sequence, cookie, old_state, state);
-	record->error = sk->sk_err;
-	record->bytes_sent = record->bytes_received = 0;
+	record.error = sk->sk_err;
+	record.bytes_sent = record.bytes_received = 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (tcp) {
 		/* The socket has just given its port up, but not forgotten it. */
-		record->local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
+		record.local_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
 		if (old_state != TCP_LISTEN) {
-			count_bytes(tcp, &record->bytes_sent, &record->bytes_received);
-			record->flags = FLAG_COUNTED;
+			count_bytes(tcp, &record.bytes_sent, &record.bytes_received);
+			record.flags = FLAG_COUNTED;
 		}
 	}
-	bpf_ringbuf_submit(record, 0);
+	put(&record, sizeof(record));
 }
 
 /* Who opens it is the current process, or not known. Returns false if the record
@@ -171,33 +160,28 @@ static __always_inline void submit_brief(struct sock *sk, __u64 cookie, __u8 old
 static __always_inline bool submit_opening(struct sock *sk, __u64 cookie, __u8 old_state,
 					   __u8 state, bool is_current)
 {
-	__u64 sequence = count(COUNTER_SOCKETS);
-	struct opening_record *record;
+	struct opening_record record;
 
-	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
-	if (!record)
-		return false;
-	fill_header(&record->header, RECORD_OPENING);
-	record->sequence = sequence;
-	record->cookie = cookie;
-	record->netns = sk->__sk_common.skc_net.net->ns.inum;
-	record->local_port = sk->__sk_common.skc_num;
-	record->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	record->old_state = old_state;
-	record->state = state;
-	record->zero[0] = record->zero[1] = record->zero[2] = 0;
-	record->padding[0] = record->padding[1] = 0;
-	record->local_ip = sk->__sk_common.skc_rcv_saddr;
-	record->remote_ip = sk->__sk_common.skc_daddr;
+	fill_header(&record.header, RECORD_OPENING);
+	record.sequence = count(COUNTER_SOCKETS);
+	record.cookie = cookie;
+	record.netns = sk->__sk_common.skc_net.net->ns.inum;
+	record.local_port = sk->__sk_common.skc_num;
+	record.remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	record.old_state = old_state;
+	record.state = state;
+	record.zero[0] = record.zero[1] = record.zero[2] = 0;
+	record.padding[0] = record.padding[1] = 0;
+	record.local_ip = sk->__sk_common.skc_rcv_saddr;
+	record.remote_ip = sk->__sk_common.skc_daddr;
 	if (is_current) {
-		record->attribution = OWNER_CREATOR;
-		fill_current(&record->owner);
+		record.attribution = OWNER_CREATOR;
+		fill_current(&record.owner);
 	} else {
-		record->attribution = OWNER_UNKNOWN;
-		__builtin_memset(&record->owner, 0, sizeof(record->owner));
+		record.attribution = OWNER_UNKNOWN;
+		__builtin_memset(&record.owner, 0, sizeof(record.owner));
 	}
-	bpf_ringbuf_submit(record, 0);
-	return true;
+	return put(&record, sizeof(record));
 }
 
 /* A port comes into use. */
@@ -285,7 +269,27 @@ static __always_inline void accept_tcp(struct memory *memory, struct sock *sk, _
 		expect_use(cookie);
 }
 
-static __always_inline int change_state(struct sock *sk, int old_state, int state)
+/*
+ * Most changes by far: the user side knows the connection, and nothing is
+ * remembered of it. Returns false, and has done nothing, if it is another case.
+ */
+static __always_inline bool change_briefly(struct sock *sk, int old_state, int state)
+{
+	__u64 cookie = sk->__sk_common.skc_cookie.counter;
+
+	if (sk->sk_protocol != IPPROTO_TCP || !cookie || !setting(SETTING_LEAN))
+		return false;
+	if (old_state == TCP_SYN_RECV || state == TCP_SYN_SENT || state == TCP_SYN_RECV ||
+	    state == TCP_LISTEN || sk->sk_bpf_storage || !can_be_brief(sk, 0))
+		return false;
+	if (in_user_context(sk) && find_unused(cookie))
+		return false;
+	submit_brief(sk, cookie, old_state, state);
+	return true;
+}
+
+/* Apart from the program, so that what runs for most changes is short. */
+static __noinline int change_state(struct sock *sk, int old_state, int state)
 {
 	struct memory *memory, spare;
 	bool is_new, keeps, shows_user;
@@ -409,7 +413,9 @@ int BPF_PROG(tcp_state, struct sock *sk, const int old_state, const int state)
 		*(volatile __u64 *)&seen->sk = (__u64)sk;
 	}
 	mark_fired(HOOK_TCP_STATE);
-	return change_state(sk, old_state, state);
+	if (!change_briefly(sk, old_state, state))
+		change_state(sk, old_state, state);
+	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")

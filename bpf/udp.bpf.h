@@ -13,14 +13,12 @@ static __always_inline void release_other(struct bpf_sock *ctx, __u8 protocol);
 
 static __always_inline void report_udp(struct memory *memory, __u8 action)
 {
-	struct socket_record *record;
+	struct socket_record record;
 
 	if (is_quiet(memory->owner.pid))
 		return;
-	record = make_record(memory, action, memory->protocol);
-	if (!record)
-		return;
-	bpf_ringbuf_submit(record, 0);
+	fill_record(&record, memory, action, memory->protocol);
+	put(&record, sizeof(record));
 }
 
 /* Through the map the pointer of a program's context becomes a number, from

@@ -34,6 +34,10 @@ const LLVM: &str = "14";
 /// of several objects; what they would fill in is there already.
 const UNUSED: [&str; 3] = [".rel.BTF", ".rel.BTF.ext", ".llvm_addrsig"];
 
+/// The functions that are called and not part of their caller: the loader needs
+/// their names.
+const CALLED: [&str; 1] = ["change_state"];
+
 /// What to do with the object.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -120,12 +124,12 @@ fn build(directory: &Path) -> anyhow::Result<Vec<u8>> {
         sections.arg("--remove-section").arg(name);
     }
     succeed(sections.arg(&compiled).arg(&stripped))?;
-    succeed(
-        tool("llvm-objcopy")
-            .arg("--strip-unneeded")
-            .arg(&stripped)
-            .arg(&bare),
-    )?;
+    let mut symbols = tool("llvm-objcopy");
+    symbols.arg("--strip-unneeded");
+    for name in CALLED {
+        symbols.arg("--keep-symbol").arg(name);
+    }
+    succeed(symbols.arg(&stripped).arg(&bare))?;
 
     let bytes = fs::read(&bare).context("llvm-objcopy has left no object")?;
     let path = directory.as_os_str().as_encoded_bytes();

@@ -29,8 +29,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../../bpf/port_repo
 
 /// Loads the programs, attaches and proves the hooks.
 ///
-/// `ring_bytes` is the size of the ring buffer, a power of two and a multiple
-/// of the page size.
+/// `ring_bytes` is the size of the ring, a power of two and a multiple of the
+/// page size.
 pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
     // Kernels before 5.11 count maps against this limit.
     let _ = setrlimit(
@@ -47,20 +47,17 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
         ));
     }
     let btf = Btf::from_sys_fs().map_err(|error| unavailable(&explain(&error)))?;
+    // The least that the kernel's own ring buffer may have.
+    let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
-        .map_max_entries("ring", ring_bytes)
+        .map_max_entries("ring_slots", ring::capacity(ring_bytes))
+        .map_max_entries("ring_alarm", page)
         .load(OBJECT)
         .map_err(|error| unavailable(&explain(&error)))?;
 
     keep_quiet(&mut ebpf, true);
-    let ring = match ebpf.map("ring") {
-        Some(Map::RingBuf(map)) => map.fd().as_fd().try_clone_to_owned(),
-        _ => return Err(unavailable("no ring in the object")),
-    };
-    let ring = ring
-        .and_then(|map| ring::Ring::new(map, ring_bytes))
-        .map_err(|error| unavailable(&explain(&error)))?;
+    let ring = open_ring(&ebpf, ring_bytes)?;
 
     let mut degradations = Vec::new();
     let mappings = super::mappings::open(&mut degradations);
@@ -103,6 +100,23 @@ pub(super) fn open(ring_bytes: u32) -> Result<Sensor, Error> {
         inspector: Box::new(inspector),
         mappings,
     })
+}
+
+fn open_ring(ebpf: &Ebpf, bytes: u32) -> Result<ring::Ring, Error> {
+    let descriptor = |name: &str| match ebpf.map(name) {
+        Some(Map::Array(map) | Map::RingBuf(map)) => map
+            .fd()
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| unavailable(&explain(&error))),
+        _ => Err(unavailable(&format!("no map {name} in the object"))),
+    };
+    let maps = ring::Maps {
+        slots: descriptor("ring_slots")?,
+        ends: descriptor("ring_ends")?,
+        alarm: descriptor("ring_alarm")?,
+    };
+    ring::Ring::new(maps, bytes).map_err(|error| unavailable(&explain(&error)))
 }
 
 /// Does the kernel describe its types?

@@ -1,4 +1,4 @@
-//! The ring buffer as a stream of observations.
+//! The ring as a stream of observations.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use super::ring::Ring;
 use crate::{Error, Observation, Stream};
 
 /// How long events may gather before they are fetched. One wake-up then serves
-/// many events, and the kernel, which only signals an empty ring, signals at
-/// most once in this time.
+/// many events, and the kernel side, which only wakes who sleeps, does so at most
+/// once in this time.
 const GATHER: Duration = Duration::from_millis(8);
 
 /// How many records one read takes at most, so that the reader comes back to
@@ -38,7 +38,7 @@ impl RingStream {
         });
         if is_strange {
             return Err(Error::Protocol {
-                what: "ring buffer record".to_owned(),
+                what: "ring record".to_owned(),
             });
         }
         Ok(taken)
@@ -50,14 +50,16 @@ impl Stream for RingStream {
         if self.last.elapsed() < GATHER {
             std::thread::sleep(GATHER.saturating_sub(self.last.elapsed()));
         }
-        if self.drain(batch)? == 0 && !timeout.is_zero() {
+        if self.drain(batch)? == 0 && !timeout.is_zero() && self.ring.may_sleep() {
             let timeout = Timespec::try_from(timeout).ok();
             let mut ready = [PollFd::new(&self.ring, PollFlags::IN)];
-            match poll(&mut ready, timeout.as_ref()) {
+            let woken = poll(&mut ready, timeout.as_ref());
+            self.ring.wake();
+            match woken {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
                     return Err(Error::System {
-                        what: "waiting for the ring buffer".to_owned(),
+                        what: "waiting for the ring".to_owned(),
                         source: error.into(),
                     });
                 }

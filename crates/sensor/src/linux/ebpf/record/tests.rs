@@ -92,6 +92,8 @@ fn the_offsets_are_those_of_the_header() {
     let stated: Vec<(String, String, usize)> = header
         .lines()
         .filter_map(|line| line.strip_prefix("OFFSET(")?.strip_suffix(");"))
+        // Those of the ring itself are for ring.rs.
+        .filter(|line| !line.starts_with("ring_"))
         .map(|line| {
             let parts: Vec<&str> = line.split(", ").collect();
             (

@@ -39,8 +39,17 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct net {
+	struct list_head list;
 	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct net *net_ns;
 };
 
 typedef struct {
@@ -179,6 +188,7 @@ struct task_struct {
 	const struct cred *cred;
 	struct mm_struct *mm;
 	struct signal_struct *signal;
+	struct nsproxy *nsproxy;
 	char comm[16];
 };
 

@@ -12,14 +12,6 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct nsproxy___other {
-	struct net *net_ns;
-};
-
-struct task_struct___other {
-	struct nsproxy___other *nsproxy;
-};
-
 struct pt_regs___x86 {
 	unsigned long di;
 	unsigned long si;
@@ -161,7 +153,6 @@ static __always_inline bool is_packet_call(struct task_struct *task, __u16 *numb
 SEC("tp_btf/cap_capable")
 int BPF_PROG(packet_asked, void *cred, void *target, void *capable, int capability, int result)
 {
-	struct task_struct___other *other;
 	struct memory memory = {};
 	struct task_struct *task;
 
@@ -171,10 +162,9 @@ int BPF_PROG(packet_asked, void *cred, void *target, void *capable, int capabili
 	task = bpf_get_current_task_btf();
 	if (!is_packet_call(task, &memory.local_port))
 		return 0;
-	other = (void *)task;
 	memory.protocol = PROTOCOL_PACKET;
 	memory.family = AF_PACKET;
-	memory.netns = BPF_CORE_READ(other, nsproxy, net_ns, ns.inum);
+	memory.netns = BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
 	memory.since = bpf_ktime_get_boot_ns();
 	own(&memory);
 	report_udp(&memory, ACTION_BIND);

@@ -234,6 +234,15 @@ struct snapshot_row {
 	__u8 remote_ip[16];
 };
 
+/* How many network namespaces are told. */
+#define NAMESPACES 1023
+
+/* The network namespaces that the kernel has. */
+struct namespaces {
+	__u32 count;			/* 0: they were not told, or are more */
+	__u32 inums[NAMESPACES];
+};
+
 /* Keys of the array "fired": which programs have run at least once. */
 enum hook {
 	HOOK_TCP_STATE,
@@ -373,6 +382,8 @@ OFFSET(snapshot_row, family, 33);
 OFFSET(snapshot_row, state, 34);
 OFFSET(snapshot_row, local_ip, 40);
 OFFSET(snapshot_row, remote_ip, 56);
+OFFSET(namespaces, count, 0);
+OFFSET(namespaces, inums, 4);
 SIZE(ring_slot, 64);
 SIZE(ring_ends, 88);
 SIZE(socket_record, 128);
@@ -381,5 +392,6 @@ SIZE(owner_record, 40);
 SIZE(fork_record, 48);
 SIZE(exit_record, 32);
 SIZE(snapshot_row, 72);
+SIZE(namespaces, 4096);
 
 #endif

@@ -2,13 +2,43 @@
 /*
  * The snapshot: each descriptor of a process that is a socket with a port, or
  * one that takes packets without. It also plants the owner in the socket's
- * memory, so that what happens to it from now on is known to be its.
+ * memory, so that what happens to it from now on is known to be its. When all
+ * descriptors were seen, the network namespaces that there are.
  */
 #ifndef PORT_REPORTER_SNAPSHOT_H
 #define PORT_REPORTER_SNAPSHOT_H
 
 #include "common.bpf.h"
 #include "other.bpf.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct namespaces);
+} namespaces SEC(".maps");
+
+/* Goes round the list of all network namespaces. Its head is no namespace and
+ * cannot be told from one: what is read there is a number more, in no use. */
+static __always_inline void tell_namespaces(struct task_struct *task)
+{
+	__u32 zero = 0, i;
+	struct namespaces *told = bpf_map_lookup_elem(&namespaces, &zero);
+	struct net *first = BPF_CORE_READ(task, nsproxy, net_ns);
+	struct net *net = first;
+
+	if (!told)
+		return;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < NAMESPACES && net; i++) {
+		told->inums[i] = BPF_CORE_READ(net, ns.inum);
+		net = (void *)BPF_CORE_READ(net, list.next) - bpf_core_field_offset(net->list);
+		if (net == first) {
+			told->count = i + 1;
+			return;
+		}
+	}
+}
 
 SEC("iter/task_file")
 int sockets_of_tasks(struct bpf_iter__task_file *ctx)
@@ -22,8 +52,11 @@ int sockets_of_tasks(struct bpf_iter__task_file *ctx)
 	struct sock *sk;
 	__u8 listening;
 
-	if (!task || !file)
+	/* It is called without a file when there are no more. */
+	if (!task || !file) {
+		tell_namespaces(bpf_get_current_task_btf());
 		return 0;
+	}
 	socket = bpf_sock_from_file(file);
 	if (!socket)
 		return 0;

@@ -16,8 +16,9 @@
 //!
 //! Not compared: connections whose handshake is not over, and, among the
 //! missing, sockets of network namespaces that could not be looked into as a
-//! whole (one that is gone with all its sockets is such a one), but for those
-//! that only a process can keep alive and whose process is gone.
+//! whole. Of those vanish, all the same, the sockets of a namespace that the
+//! kernel no longer has, and those that only a process can keep alive and whose
+//! process is gone.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub(crate) struct Reconciliation {
     every: Duration,
     next: Instant,
     look: Option<Look>,
-    /// Events lost when the table was last seen to be right.
+    /// Events lost before the look that last found the table right.
     lost_before: u64,
     /// Process records lost when it was last looked for processes that are gone.
     processes_lost_before: u64,
@@ -51,6 +52,8 @@ pub(crate) struct Reconciliation {
 /// A look at the kernel's sockets.
 struct Look {
     begun: Instant,
+    /// Events lost until then.
+    lost: u64,
     /// Sockets whose lines wait for it.
     asked: Vec<SocketKey>,
     /// Is the table to be compared with it?
@@ -179,6 +182,7 @@ impl<S: Sink> Recorder<'_, S> {
         }
         self.reconciliation.look = Some(Look {
             begun: now,
+            lost: self.ledger.lost() + self.dropped,
             asked: std::mem::take(&mut self.asking),
             compares,
             touched: FxHashSet::default(),
@@ -224,6 +228,7 @@ impl<S: Sink> Recorder<'_, S> {
     /// All events from before the end of the look were handed over.
     fn conclude(&mut self, now: Instant) {
         let Some(Look {
+            lost,
             touched,
             suspects,
             taken: Some(taken),
@@ -252,19 +257,22 @@ impl<S: Sink> Recorder<'_, S> {
             .iter()
             .filter(|&(&key, found)| is_in_use(found) && !self.state.table.contains(key))
             .map(|(&key, _)| key);
+        let existing = snapshot.existing_namespaces.as_ref();
         let gone = self.state.table.live().filter(|&(key, live)| {
             let netns = live.socket.netns;
             live.held.is_none()
                 && !touched.contains(&key)
                 && !found.contains_key(&key)
                 && (live.socket.protocol.is_classic() || snapshot.has_others)
-                && (netns.is_some_and(|netns| snapshot.namespaces.contains(&netns))
-                    || snapshot.has_others && self.has_died_out(live))
+                && (netns.is_some_and(|netns| {
+                    snapshot.namespaces.contains(&netns)
+                        || existing.is_some_and(|existing| !existing.contains(&netns))
+                }) || snapshot.has_others && self.has_died_out(live))
         });
         let differing: FxHashSet<SocketKey> = missed.chain(gone.map(|(key, _)| key)).collect();
         match suspects {
             None if differing.is_empty() => {
-                self.reconciliation.lost_before = self.ledger.lost() + self.dropped;
+                self.reconciliation.lost_before = lost;
             }
             None => {
                 self.mend(&found);
@@ -280,8 +288,8 @@ impl<S: Sink> Recorder<'_, S> {
         self.sweep_processes(now);
     }
 
-    /// A socket in a network namespace that is not there any more, or into which
-    /// nobody could look, and which no process holds: is it gone? One that lives
+    /// A socket in a network namespace into which nobody could look, and which
+    /// no process holds: is it gone? One that lives
     /// on without a descriptor (TCP, closed by its process) may not be.
     fn has_died_out(&self, live: &Live) -> bool {
         let died = |owner| self.state.processes.is_gone(owner);

@@ -191,6 +191,11 @@ pub struct Snapshot {
     /// The network namespaces, by inode number, whose sockets are all here,
     /// also those that nobody holds.
     pub namespaces: BTreeSet<u32>,
+    /// All network namespaces that the kernel has, by inode number, whether one
+    /// can look into them or not; none if that is not known. A socket whose
+    /// namespace is not among them is gone. A number that is nobody's may be
+    /// there, too.
+    pub existing_namespaces: Option<BTreeSet<u32>>,
     /// Sockets that are neither TCP nor UDP are here too.
     pub has_others: bool,
     /// What could not be looked at.

@@ -188,6 +188,20 @@ fn a_socket_that_the_kernel_lacks_vanishes() {
 }
 
 #[test]
+fn a_socket_vanishes_with_its_network_namespace() {
+    for existing in [None, Some([NETNS, NETNS + 1].as_slice())] {
+        let mut looks = vec![Look::at(&[listener(5)])];
+        looks.extend((0..3).map(|_| Look::without(existing)));
+        differs_nowhere(&look(looks, made(0)));
+    }
+    let mut looks = vec![Look::at(&[listener(5)])];
+    looks.extend((0..2).map(|_| Look::without(Some(&[NETNS + 1]))));
+    let record = look(looks, made(0));
+    assert_eq!(cookies(&record.all("vanish")), ["5"]);
+    assert!(record.table().is_empty());
+}
+
+#[test]
 fn a_connection_that_came_to_wait_unseen_keeps_its_owner() {
     let [open, waits] = [TcpState::Established, TcpState::TimeWait].map(|state| {
         let holder = (state == TcpState::Established).then_some(CHILD);
@@ -387,6 +401,27 @@ fn what_is_found_is_not_in_the_books() {
         vanished: 1,
     };
     assert_eq!(record.reconciled, [(found, true)]);
+}
+
+#[test]
+fn a_loss_during_a_look_that_finds_nothing_explains_what_the_next_one_finds() {
+    let losing = |prompter: &Prompter| {
+        prompter.tell(vec![of(0xabc, accept(0)), of(0xabc, close(1))]);
+    };
+    let record = look(
+        vec![
+            Look::at(&[listener(5)]),
+            Look::at(&[listener(5)]).meanwhile(losing),
+            Look::at(&[]),
+            Look::at(&[]),
+        ],
+        made(4),
+    );
+    let one = Reconciled {
+        discovered: 0,
+        vanished: 1,
+    };
+    assert_eq!(record.reconciled, [(one, true)]);
 }
 
 #[test]

@@ -100,6 +100,18 @@ impl Look {
         Self { found, meanwhile }
     }
 
+    /// None, for nobody could look into [`NETNS`]; the kernel has these.
+    pub(crate) fn without(existing: Option<&[u32]>) -> Self {
+        let found = Ok(Snapshot {
+            existing_namespaces: existing.map(|numbers| numbers.iter().copied().collect()),
+            ..Snapshot::default()
+        });
+        Self {
+            found,
+            ..Self::at(&[])
+        }
+    }
+
     /// Nothing: it fails.
     pub(crate) fn failing() -> Self {
         Self {

@@ -152,6 +152,7 @@ impl View {
         Ok(Snapshot {
             sockets,
             namespaces: tables.whole,
+            existing_namespaces: None,
             has_others: self.has_others,
             degradations,
         })

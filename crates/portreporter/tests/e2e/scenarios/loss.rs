@@ -54,16 +54,20 @@ const MAY_LOSE: Checks = Checks {
 
 /// A recorder that does not run cannot empty a ring of one page: when it goes
 /// on, only a look tells it of most of the sockets that came and of all that
-/// went.
+/// went; also of those whose network namespace has gone with them, into which
+/// nobody can look.
 fn reconciliation_brings_the_table_back() {
     let mut recorder = Launch::new()
         .args(&["--ring-size", "4", "--reconcile", "1"])
         .start();
-    let (leaving, left) = hold(4);
+    let (mut leaving, mut left) = hold(4, &["hold"]);
+    let (elsewhere, facts) = hold(2, &["in-netns", "hold"]);
+    leaving.extend(elsewhere);
+    left.extend(facts);
     wait_for_all(&mut recorder, &left, &[]);
 
     recorder.signal(Signal::STOP);
-    let (staying, stayed) = hold(12);
+    let (staying, stayed) = hold(12, &["hold"]);
     for traffic in leaving {
         traffic.finish();
     }
@@ -92,8 +96,8 @@ fn reconciliation_brings_the_table_back() {
 }
 
 /// So many programs that hold sockets, and what they hold.
-fn hold(count: usize) -> (Vec<Traffic>, Vec<Fact>) {
-    let mut all: Vec<Traffic> = (0..count).map(|_| Traffic::start(&["hold"])).collect();
+fn hold(count: usize, scenario: &[&str]) -> (Vec<Traffic>, Vec<Fact>) {
+    let mut all: Vec<Traffic> = (0..count).map(|_| Traffic::start(scenario)).collect();
     let mut facts = Vec::new();
     for traffic in &mut all {
         let said = traffic.wait_until_ready();

@@ -1,12 +1,12 @@
 //! Questions to the kernel side: which sockets are there, how many records
 //! were made.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use aya::programs::{Iter, Program};
 use event::{Cookie, Degradation, Engine};
 
@@ -19,6 +19,14 @@ use crate::{Error, FoundSocket, Inspector, Snapshot};
 const COUNTER_SOCKETS: u32 = 0;
 const COUNTER_PROCESSES_LOST: u32 = 1;
 const COUNTER_NESTED: u32 = 2;
+
+/// `struct namespaces` of `bpf/records.h`: how many, and their inode numbers.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Namespaces([u32; 1024]);
+
+// SAFETY: an array of numbers; any bytes are one.
+unsafe impl aya::Pod for Namespaces {}
 
 pub(super) struct EbpfInspector {
     ebpf: Ebpf,
@@ -90,6 +98,25 @@ impl EbpfInspector {
         }
     }
 
+    /// All network namespaces that the kernel has, as the last walk told; none
+    /// if it did not.
+    fn namespaces(&self) -> Option<BTreeSet<u32>> {
+        let map = Array::<_, Namespaces>::try_from(self.ebpf.map("namespaces")?).ok()?;
+        let Namespaces([count, numbers @ ..]) = map.get(&0, 0).ok()?;
+        let told = numbers.get(..usize::try_from(count).ok()?)?;
+        (!told.is_empty()).then(|| told.iter().copied().collect())
+    }
+
+    /// Makes sure that what an earlier walk told is not taken for what a later
+    /// one tells.
+    fn forget_namespaces(&mut self) -> Result<(), MapError> {
+        let map = self.ebpf.map_mut("namespaces");
+        let map = map.ok_or_else(|| MapError::InvalidName {
+            name: "namespaces".to_owned(),
+        })?;
+        Array::try_from(map)?.set(0, Namespaces([0; 1024]), 0)
+    }
+
     fn counter(&self, key: u32) -> Result<BTreeMap<u16, u64>, Error> {
         let failed = |what: &str| Error::Protocol {
             what: format!("map counters: {what}"),
@@ -109,10 +136,12 @@ impl Inspector for EbpfInspector {
         if !self.has_iterator {
             return crate::snapshot();
         }
+        let forgotten = self.forget_namespaces();
         let mut snapshot = match self.walk() {
             Ok(sockets) => Snapshot {
                 sockets,
                 has_others: true,
+                existing_namespaces: forgotten.ok().and_then(|()| self.namespaces()),
                 ..Snapshot::default()
             },
             Err(error) => {

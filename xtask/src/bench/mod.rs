@@ -94,14 +94,14 @@ enum Bench {
 struct Sizes {
     /// Connections of a storm.
     connections: u32,
-    /// Repetitions of what is alternated.
+    /// Storms of each kind, in turn.
     rounds: u32,
     /// Seconds of the paced storm.
     paced_seconds: u32,
     /// How often the recorder of a storm compares its table with the kernel's,
     /// in seconds; `record` does so each minute unless it is told otherwise.
     reconcile: u32,
-    /// Connections in `TIME_WAIT` among which a recorded storm may begin.
+    /// Connections in `TIME_WAIT` among which `soak` may begin.
     leftovers: u64,
     /// Processes that `list` has to name.
     list_processes: u32,
@@ -148,7 +148,7 @@ impl Sizes {
             },
             Self {
                 connections: 200_000,
-                rounds: 3,
+                rounds: 7,
                 paced_seconds: 10,
                 reconcile: 60,
                 leftovers: 1000,

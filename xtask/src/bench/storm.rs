@@ -16,7 +16,7 @@ use super::events::Tally;
 use super::peer::{self, Tcpstates};
 use super::recorder::Recorder;
 use super::report::{Figure, Target, Unit, as_f64, median};
-use super::{Sizes, machine, progress};
+use super::{Sizes, progress};
 use crate::load::storm::Outcome;
 
 const BENCH: &str = "storm";
@@ -46,16 +46,20 @@ pub(super) fn run(binary: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Figure>> {
     }
     // The first storm finds tables empty that the later ones find full.
     progress("storm: warming up");
-    let arguments = ["--connections".to_owned(), sizes.connections.to_string()];
+    let arguments = [
+        "--own-network".to_owned(),
+        "--connections".to_owned(),
+        sizes.connections.to_string(),
+    ];
     storm(&arguments)?;
 
     let (mut alone, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     let mut tallies = Vec::new();
     for round in 1..=sizes.rounds {
         progress(&format!("storm: round {round} of {}", sizes.rounds));
-        machine::wait_for_calm(sizes.leftovers)?;
-        let (watched, tally) = recorded(binary, &arguments, sizes)?;
+        // One right after the other: how fast the machine is changes in a minute.
         alone.push(storm(&arguments)?);
+        let (watched, tally) = recorded(binary, &arguments, sizes)?;
         ours.push(watched);
         tallies.push(tally);
         if let Some(program) = &tcpstates {
@@ -65,12 +69,12 @@ pub(super) fn run(binary: &Path, sizes: &Sizes) -> anyhow::Result<Vec<Figure>> {
     progress(&format!("storm: {PACE} connections a second"));
     let connections = PACE * sizes.paced_seconds;
     let paced = [
+        "--own-network".to_owned(),
         "--connections".to_owned(),
         connections.to_string(),
         "--rate".to_owned(),
         PACE.to_string(),
     ];
-    machine::wait_for_calm(sizes.leftovers)?;
     let (calm, calm_tally) = recorded(binary, &paced, sizes)?;
 
     let mut figures = compared(&alone, &ours, &theirs);

@@ -23,6 +23,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::thread::CpuSet;
 use serde::{Deserialize, Serialize};
 
+use super::scenarios::stage;
+
 /// How many connections the client may be ahead of the server.
 const WINDOW: u32 = 1024;
 
@@ -53,6 +55,10 @@ pub(crate) struct Options {
     /// The core that client and server run on.
     #[arg(long, default_value_t = 0)]
     pub(crate) core: usize,
+    /// In a network namespace of its own, so that no storm begins among the
+    /// `TIME_WAIT` of another.
+    #[arg(long)]
+    pub(crate) own_network: bool,
 }
 
 /// What the client tells the server.
@@ -83,6 +89,9 @@ pub(crate) struct Outcome {
 
 /// Runs a storm and prints its [`Outcome`].
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if options.own_network {
+        stage::own_network()?;
+    }
     pin(options.core)?;
     let mut server = Command::new(std::env::current_exe()?)
         .arg("storm-server")

@@ -19,7 +19,7 @@ mod options;
 mod owners;
 mod places;
 mod raw;
-mod stage;
+pub(super) mod stage;
 mod states;
 mod transfer;
 mod udp;

@@ -1,6 +1,7 @@
 //! The command line of Port Reporter: parses arguments, calls a library,
 //! prints. One file for each subcommand; nothing is decided here.
 
+mod allocator;
 mod descriptors;
 mod exit;
 mod host;

@@ -22,7 +22,7 @@ use signal_hook::iterator::Signals;
 use self::settings::Settings;
 pub(crate) use self::settings::{Choice, RecordArgs, parse_engine};
 use crate::terminal::Terminal;
-use crate::{exit, host};
+use crate::{allocator, exit, host};
 
 /// Turns the original's options with one dash into ours with two: `-ld`, `-ls`.
 pub(crate) fn with_original_options(arguments: Vec<OsString>) -> Vec<OsString> {
@@ -40,6 +40,7 @@ pub(crate) fn with_original_options(arguments: Vec<OsString>) -> Vec<OsString> {
 /// Records until it is stopped.
 pub(crate) fn run(args: &RecordArgs) -> anyhow::Result<ExitCode> {
     let settings = Settings::resolve(args)?;
+    allocator::give_large_blocks_back();
     let zone = TimeZone::system();
     let (host, os) = (host::name(), host::system());
     let run = logs::Run {

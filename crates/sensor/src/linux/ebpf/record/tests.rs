@@ -84,6 +84,8 @@ const OFFSETS: &[(&str, &str, usize)] = &[
     ("snapshot_row", "state", 34),
     ("snapshot_row", "local_ip", 40),
     ("snapshot_row", "remote_ip", 56),
+    ("namespaces", "count", 0),
+    ("namespaces", "inums", 4),
 ];
 
 #[test]

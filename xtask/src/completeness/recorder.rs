@@ -15,6 +15,10 @@ use crate::bench::events::event_files;
 use crate::bench::recorder::Recorder;
 use crate::load::scenarios::fact::{End, Kind};
 
+/// How often it compares its table with the kernel's, as it does unless it is
+/// told otherwise.
+const RECONCILE: Duration = Duration::from_mins(1);
+
 /// A recorder at work.
 pub(super) struct Recording {
     recorder: Recorder,
@@ -23,8 +27,18 @@ pub(super) struct Recording {
 impl Recording {
     /// Starts one with that engine, and waits until its first snapshot is there.
     pub(super) fn start(binary: &Path, engine: &str) -> anyhow::Result<Self> {
-        let arguments = ["--engine", engine, "--max-total-size", "8G"];
-        let recorder = Recorder::start_with(binary, &arguments)?;
+        let reconcile = RECONCILE.as_secs().to_string();
+        let recorder = Recorder::start_with(
+            binary,
+            &[
+                "--engine",
+                engine,
+                "--reconcile",
+                &reconcile,
+                "--max-total-size",
+                "8G",
+            ],
+        )?;
         Ok(Self { recorder })
     }
 }
@@ -38,7 +52,9 @@ impl Watcher for Recording {
         self.recorder.subject.settle(Duration::from_mins(2))
     }
 
-    fn stop(self: Box<Self>) -> anyhow::Result<Watched> {
+    fn stop(mut self: Box<Self>) -> anyhow::Result<Watched> {
+        // An end that no program was called for is told by the next comparison.
+        self.recorder.wait_until_compared(RECONCILE)?;
         let peak = self.recorder.subject.peak()?;
         let recorded = self.recorder.stop()?;
         let mut reading = Reading::default();
